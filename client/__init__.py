@@ -1,0 +1,1 @@
+"""The ClientApp: a node, the users it hosts, and their training."""

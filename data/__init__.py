@@ -1,0 +1,1 @@
+"""Data sets as interactions, their splits, and who hosts whom."""

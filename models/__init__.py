@@ -1,0 +1,1 @@
+"""Recommenders and classifiers with their losses, in plain torch."""

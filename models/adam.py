@@ -1,0 +1,66 @@
+"""Adam (Kingma and Ba 2015) as pure functions on tensors: one dense step, and the lazy form for private vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+IDLE_ROUNDS = 200
+"""After this many rounds with a zero gradient the momentum is spent: 0.9^200 = 7e-10."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Adam's running means of the gradient and of its square, each of the parameter's shape."""
+
+    first: Tensor
+    second: Tensor
+
+    @staticmethod
+    def zeros_like(parameter: Tensor) -> Moments:
+        """The moments before the first step."""
+        return Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
+
+
+def step(
+    parameter: Tensor, gradient: Tensor, moments: Moments, count: int, rate: float
+) -> tuple[Tensor, Moments]:
+    """One Adam step; ``count`` is 1 in the first. All tensors have one shape; none is changed in place."""
+    first = moments.first.lerp(gradient, 1 - BETA1)
+    second = (moments.second * BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+    denominator = (second / (1 - BETA2**count)).sqrt_().add_(EPSILON)
+    return parameter.addcdiv(first, denominator, value=-rate / (1 - BETA1**count)), Moments(first, second)
+
+
+def idle(
+    parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: float
+) -> tuple[Tensor, Moments]:
+    """Bring rows up to round ``until`` as dense Adam would have, with a zero gradient in every round between.
+
+    ``parameter`` and the moments are (n, d); ``last`` (n,) int64 is the round each row was last brought up
+    to. A row that was never stepped has zero moments and stays where it is. Source: the reference steps
+    its simulated user table with one dense Adam; this plays the same steps where the rows live.
+    """
+    gaps = (until - last).clamp(min=0)
+    moved = parameter.clone()
+    longest = min(int(gaps.max()), IDLE_ROUNDS) if len(gaps) else 0
+    if longest:
+        elapsed = torch.arange(1, longest + 1, device=parameter.device, dtype=torch.float64)
+        rounds = last.unsqueeze(1) + elapsed
+        played = elapsed <= gaps.unsqueeze(1)
+        # The moments only decay, so that round t's step is m·a_t / (√v·b_t + ε) with scalars a, b of each row.
+        first_scale = rate * BETA1**elapsed / (1 - BETA1**rounds) * played
+        second_scale = (BETA2**elapsed / (1 - BETA2**rounds)).sqrt()
+        root = moments.second.sqrt()
+        for index in range(longest):
+            scale = second_scale[:, index : index + 1].to(root.dtype)
+            numerator = moments.first * first_scale[:, index : index + 1].to(root.dtype)
+            moved -= numerator / (root * scale + EPSILON)
+    decay = gaps.unsqueeze(1).to(torch.float64)
+    first = moments.first * (BETA1**decay).to(parameter.dtype)
+    second = moments.second * (BETA2**decay).to(parameter.dtype)
+    return moved, Moments(first, second)

@@ -1,0 +1,69 @@
+"""Typed options out of a flat run configuration.
+
+A frozen dataclass is a group of options: its field ``embedding_dim`` is the option ``embedding-dim``,
+with the group's prefix in front (``union-num-items``). Types are those of a run configuration: bool,
+int, float, str, and ``Literal`` of strings. Ranges are checked in the group's ``__post_init__``, which
+raises ``OptionError``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+Scalar = bool | int | float | str
+RunConfig = Mapping[str, Scalar]
+Group = TypeVar("Group")
+
+
+class OptionError(ValueError):
+    """An option has a value that cannot be used; the text is a sentence for the person who set it."""
+
+
+def require(condition: bool, option: str, value: object, expected: str) -> None:
+    """Raise ``OptionError`` naming the option, its value and what was expected, unless the condition holds."""
+    if not condition:
+        raise OptionError(f"{option} = {value!r}: expected {expected}.")
+
+
+def read(group: type[Group], run_config: RunConfig, prefix: str = "") -> Group:
+    """Build one group of options from a run configuration.
+
+    Missing keys take the field's default. Raises ``OptionError`` where a value has the wrong type or is
+    not among the allowed ones.
+    """
+    hints = typing.get_type_hints(group)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(group):  # type: ignore[arg-type]
+        name = option_name(field.name, prefix)
+        if name in run_config:
+            values[field.name] = _convert(name, run_config[name], hints[field.name])
+    return group(**values)
+
+
+def option_name(field: str, prefix: str = "") -> str:
+    """``num_items`` with prefix ``union`` is the option ``union-num-items``."""
+    return "-".join(part for part in (prefix, field.replace("_", "-")) if part)
+
+
+def as_run_config(group: object, prefix: str = "") -> dict[str, Scalar]:
+    """The inverse of ``read``: the options of a group under their run-configuration names."""
+    values = dataclasses.asdict(group)  # type: ignore[call-overload]
+    return {option_name(field, prefix): value for field, value in values.items()}
+
+
+def _convert(name: str, value: Scalar, kind: Any) -> Scalar:
+    if typing.get_origin(kind) is typing.Literal:
+        allowed = typing.get_args(kind)
+        require(value in allowed, name, value, "one of " + ", ".join(map(repr, allowed)))
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    right_type = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    require(right_type, name, value, names[kind])
+    require(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
+    return value

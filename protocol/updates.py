@@ -1,0 +1,167 @@
+"""The one data structure: the updates of n users, ragged and sparse, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One dense gradient of the global model, as the server's optimizer takes it.
+
+    ``items`` (num_items, d) and ``shared`` (p,). ``l2`` says how much of the common L2 term λΘ the
+    optimizer adds: 1, unless a rule scaled the updates that carry it.
+    """
+
+    items: Tensor
+    shared: Tensor
+    l2: float = 1.0
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What n users upload in one round.
+
+    ``users`` (n,) int64; ``num_examples`` (n,) int64; ``row_splits`` (n+1,) int64: the item rows of user
+    k are ``row_splits[k]:row_splits[k+1]``; ``items`` (r,) int64: the item of each row, strictly
+    increasing within a user; ``rows`` (r, d): ∂L_k/∂e_item; ``shared`` (n, p): the other shared
+    parameters, flattened (p = 0 for MF). A dense update is the case of r = n·num_items, a model without
+    item table the case r = 0.
+
+    ``l2_share`` (n,) never travels: every user's true gradient holds the same term λΘ, which the server
+    knows and adds itself; a rule that scales an update scales its share of that term too.
+    """
+
+    users: Tensor
+    num_examples: Tensor
+    row_splits: Tensor
+    items: Tensor
+    rows: Tensor
+    shared: Tensor
+    l2_share: Tensor
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def dim(self) -> int:
+        """Width d of an item row."""
+        return int(self.rows.shape[1])
+
+    @property
+    def row_counts(self) -> Tensor:
+        """(n,) how many item rows each user sent."""
+        return self.row_splits.diff()
+
+    @property
+    def row_owner(self) -> Tensor:
+        """(r,) position (not id) of the user whose row it is."""
+        positions = torch.arange(len(self), device=self.users.device)
+        return positions.repeat_interleave(self.row_counts, output_size=len(self.items))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that these updates take on the wire."""
+        sent = (getattr(self, field.name) for field in fields(self) if field.name != "l2_share")
+        return sum(tensor.numel() * tensor.element_size() for tensor in sent)
+
+    def select(self, chosen: Tensor) -> Updates:
+        """The chosen users, by a (n,) bool mask or by positions in the wanted order."""
+        positions = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+        if len(positions) == len(self) and bool((positions.diff() == 1).all()):
+            return self
+        counts = self.row_counts[positions]
+        row_splits = splits_of(counts)
+        rows = ragged_positions(self.row_splits[positions], counts, row_splits)
+        return Updates(
+            users=self.users[positions],
+            num_examples=self.num_examples[positions],
+            row_splits=row_splits,
+            items=self.items[rows],
+            rows=self.rows[rows],
+            shared=self.shared[positions],
+            l2_share=self.l2_share[positions],
+        )
+
+    def sorted_by_user(self) -> Updates:
+        """In ascending order of user, so that no sum depends on the order in which replies came in."""
+        return self.select(self.users.argsort())
+
+    def norms(self, common: Gradient | None = None) -> Tensor:
+        """(n,) L2 norm of each whole update.
+
+        With ``common`` = λΘ the norm of g + λΘ, without making it dense:
+        ‖g+λΘ‖² = ‖g‖² + 2⟨g, λΘ⟩ + ‖λΘ‖².
+        """
+        squares = self._sum_rows(self.rows.square().sum(1)) + self.shared.square().sum(1)
+        if common is not None:
+            inner = (
+                self._sum_rows((self.rows * common.items[self.items]).sum(1)) + self.shared @ common.shared
+            )
+            constant = common.items.square().sum() + common.shared.square().sum()
+            squares = squares + self.l2_share * (2 * inner + self.l2_share * constant)
+        return squares.clamp(min=0).sqrt()
+
+    def scale(self, factors: Tensor) -> Updates:
+        """Each user's update times its factor (n,)."""
+        return replace(
+            self,
+            rows=self.rows * factors[self.row_owner].unsqueeze(1),
+            shared=self.shared * factors.unsqueeze(1),
+            l2_share=self.l2_share * factors,
+        )
+
+    def weighted_mean(self, num_items: int, weights: Tensor | None = None) -> Gradient:
+        """Σ w_k g_k / Σ w_k, with w = ``num_examples`` unless ``weights`` (n,) are given; rows not sent count as zero."""
+        weights = self.num_examples if weights is None else weights
+        weights = weights.to(self.shared.dtype)
+        weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        items = self.rows.new_zeros(num_items, self.dim)
+        items.index_add_(0, self.items, self.rows * weights[self.row_owner].unsqueeze(1))
+        return Gradient(items, weights @ self.shared, float(weights @ self.l2_share))
+
+    def _sum_rows(self, values: Tensor) -> Tensor:
+        return values.new_zeros(len(self)).index_add_(0, self.row_owner, values)
+
+
+def concat(parts: Sequence[Updates]) -> Updates:
+    """The users of all parts, in order. Raises ``ValueError`` for no parts: an empty one has no widths."""
+    if not parts:
+        raise ValueError("concat needs at least one part.")
+    joined = {
+        field.name: torch.cat([getattr(part, field.name) for part in parts])
+        for field in fields(Updates)
+        if field.name != "row_splits"
+    }
+    row_splits = splits_of(torch.cat([part.row_counts for part in parts]))
+    return Updates(row_splits=row_splits, **joined)
+
+
+def make_updates(
+    users: Tensor,
+    num_examples: Tensor,
+    row_splits: Tensor,
+    items: Tensor,
+    rows: Tensor,
+    shared: Tensor | None = None,
+) -> Updates:
+    """Updates as a client makes them: with p = 0 unless ``shared`` is given, and whole L2 shares."""
+    shared = rows.new_zeros(len(users), 0) if shared is None else shared
+    return Updates(users, num_examples, row_splits, items, rows, shared, shared.new_ones(len(users)))
+
+
+def splits_of(counts: Tensor) -> Tensor:
+    """(n,) counts to (n+1,) offsets."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def ragged_positions(starts: Tensor, counts: Tensor, splits: Tensor | None = None) -> Tensor:
+    """The positions starts[k], …, starts[k]+counts[k]-1 of all k, one after another."""
+    splits = splits_of(counts) if splits is None else splits
+    total = int(splits[-1])
+    shift = (starts - splits[:-1]).repeat_interleave(counts, output_size=total)
+    return torch.arange(total, device=starts.device) + shift

@@ -1,0 +1,1 @@
+"""The ServerApp: population, round loop, grids, results."""

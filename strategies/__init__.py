@@ -1,0 +1,1 @@
+"""Robust rules over updates, and the Flower strategy that runs them."""
