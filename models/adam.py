@@ -26,9 +26,7 @@ class Moments:
         return Moments(torch.zeros_like(parameter), torch.zeros_like(parameter))
 
 
-def step(
-    parameter: Tensor, gradient: Tensor, moments: Moments, count: int, rate: float
-) -> tuple[Tensor, Moments]:
+def step(parameter: Tensor, gradient: Tensor, moments: Moments, count: int, rate: float) -> tuple[Tensor, Moments]:
     """One Adam step; ``count`` is 1 in the first. All tensors have one shape; none is changed in place."""
     first = moments.first.lerp(gradient, 1 - BETA1)
     second = (moments.second * BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
@@ -36,9 +34,7 @@ def step(
     return parameter.addcdiv(first, denominator, value=-rate / (1 - BETA1**count)), Moments(first, second)
 
 
-def idle(
-    parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: float
-) -> tuple[Tensor, Moments]:
+def idle(parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: float) -> tuple[Tensor, Moments]:
     """Bring rows up to round ``until`` as dense Adam would have, with a zero gradient in every round between.
 
     ``parameter`` and the moments are (n, d); ``last`` (n,) int64 is the round each row was last brought up

@@ -99,9 +99,7 @@ class Updates:
         """
         squares = self._sum_rows(self.rows.square().sum(1)) + self.shared.square().sum(1)
         if common is not None:
-            inner = (
-                self._sum_rows((self.rows * common.items[self.items]).sum(1)) + self.shared @ common.shared
-            )
+            inner = self._sum_rows((self.rows * common.items[self.items]).sum(1)) + self.shared @ common.shared
             constant = common.items.square().sum() + common.shared.square().sum()
             squares = squares + self.l2_share * (2 * inner + self.l2_share * constant)
         return squares.clamp(min=0).sqrt()
@@ -116,7 +114,7 @@ class Updates:
         )
 
     def weighted_mean(self, num_items: int, weights: Tensor | None = None) -> Gradient:
-        """Σ w_k g_k / Σ w_k, with w = ``num_examples`` unless ``weights`` (n,) are given; rows not sent count as zero."""
+        """Σ w_k g_k / Σ w_k, with w = ``num_examples`` unless ``weights`` (n,) are given."""
         weights = self.num_examples if weights is None else weights
         weights = weights.to(self.shared.dtype)
         weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)

@@ -49,9 +49,7 @@ class ServerModel:
         shared, shared_moments = adam.step(
             self.shared, gradient.shared + decay * self.shared, self.shared_moments, count, self.learning_rate
         )
-        return ServerModel(
-            items, shared, items_moments, shared_moments, self.learning_rate, self.weight_decay, count
-        )
+        return ServerModel(items, shared, items_moments, shared_moments, self.learning_rate, self.weight_decay, count)
 
     def preview_rows(self, items: Tensor, gradients: Tensor) -> Tensor:
         """What the rows (k, d) of ``items`` (k,) would become in the next step with these gradients (k, d), L2 added.
@@ -60,9 +58,7 @@ class ServerModel:
         """
         rows = self.items[items]
         moments = Moments(self.items_moments.first[items], self.items_moments.second[items])
-        stepped, _ = adam.step(
-            rows, gradients + self.weight_decay * rows, moments, self.round + 1, self.learning_rate
-        )
+        stepped, _ = adam.step(rows, gradients + self.weight_decay * rows, moments, self.round + 1, self.learning_rate)
         return stepped
 
     def is_finite(self) -> bool:
