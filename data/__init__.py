@@ -1,1 +1,57 @@
 """Data sets as interactions, their splits, and who hosts whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from data.interactions import Interactions
+from protocol.options import OptionError
+
+__all__ = ["DATASETS", "FORMATS", "default_data_dir", "load"]
+
+
+def _synthetic(data_dir: Path) -> Interactions:
+    from data.synthetic import synthetic
+
+    return synthetic()
+
+
+def _ml_1m(data_dir: Path) -> Interactions:
+    from data.movielens import load_ml_1m
+
+    return load_ml_1m(data_dir)
+
+
+def _inter(path: Path) -> Interactions:
+    from data.atomic import read_inter
+
+    return read_inter(path)
+
+
+DATASETS: dict[str, Callable[[Path], Interactions]] = {"synthetic": _synthetic, "ml-1m": _ml_1m}
+FORMATS: dict[str, Callable[[Path], Interactions]] = {".inter": _inter, ".inter.gz": _inter}
+
+
+def load(name_or_path: str, data_dir: str | Path | None = None) -> Interactions:
+    """The data set of a name among ``DATASETS``, or of a file that ends in one of ``FORMATS``.
+
+    ``data_dir`` is where named data sets are looked for and downloaded to; default: ``default_data_dir()``.
+    Raises ``OptionError`` for an unknown name, a missing or broken file, or a download that fails.
+    """
+    directory = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    if name_or_path in DATASETS:
+        return DATASETS[name_or_path](directory)
+    for ending, read in FORMATS.items():
+        if name_or_path.endswith(ending):
+            return read(Path(name_or_path).expanduser())
+    raise OptionError(
+        f"dataset = {name_or_path!r}: expected one of {', '.join(map(repr, DATASETS))}, "
+        f"or the path of a file that ends in {', '.join(FORMATS)}."
+    )
+
+
+def default_data_dir() -> Path:
+    """``ROBUST_FEDREC_DATA`` if set, else ``~/.cache/robust-fedrec``."""
+    return Path(os.environ.get("ROBUST_FEDREC_DATA") or "~/.cache/robust-fedrec").expanduser()
