@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,12 +12,16 @@ from models import adam
 from models.adam import Moments
 from protocol.updates import Gradient
 
+Optimizer = Literal["adam", "sgd"]
+
 
 @dataclass(frozen=True)
 class ServerModel:
-    """The global parameters after ``round`` steps, with Adam's state. Immutable: a step makes a new one.
+    """The global parameters after ``round`` steps, with the optimizer's state. Immutable: a step makes a new one.
 
-    ``items`` (num_items, d) and ``shared`` (p,).
+    ``items`` (num_items, d) and ``shared`` (p,). With ``optimizer`` "adam" updates are gradients. With "sgd"
+    they are differences Δ = θ_local − θ_global, whose mean moves the model: the gradient is −Δ, the learning rate
+    FedAvg's server rate (McMahan et al. 2017; Reddi et al. 2021, Algorithm 1), and the moments are empty.
     """
 
     items: Tensor
@@ -26,30 +31,48 @@ class ServerModel:
     learning_rate: float
     weight_decay: float
     round: int = 0
+    optimizer: Optimizer = "adam"
 
     @staticmethod
-    def start(items: Tensor, shared: Tensor, learning_rate: float, weight_decay: float) -> ServerModel:
+    def start(
+        items: Tensor, shared: Tensor, learning_rate: float, weight_decay: float, optimizer: Optimizer = "adam"
+    ) -> ServerModel:
         """A model before the first round."""
+        with_moments = (items, shared) if optimizer == "adam" else (items.new_empty(0), shared.new_empty(0))
+        items_moments, shared_moments = map(Moments.zeros_like, with_moments)
         return ServerModel(
-            items, shared, Moments.zeros_like(items), Moments.zeros_like(shared), learning_rate, weight_decay
+            items, shared, items_moments, shared_moments, learning_rate, weight_decay, optimizer=optimizer
         )
 
     @property
     def common(self) -> Gradient:
-        """λΘ: the L2 part of every client's gradient, which depends on the model alone and is not uploaded."""
-        return Gradient(self.items * self.weight_decay, self.shared * self.weight_decay)
+        """λΘ: the L2 part of every client's gradient, which depends on the model alone and is not uploaded.
+
+        Of a difference it is −λΘ.
+        """
+        decay = self._signed_decay
+        return Gradient(self.items * decay, self.shared * decay)
 
     def step(self, gradient: Gradient) -> ServerModel:
         """The model one round later, with the L2 term added to the gradient."""
         count = self.round + 1
-        decay = gradient.l2 * self.weight_decay
-        items, items_moments = adam.step(
-            self.items, gradient.items + decay * self.items, self.items_moments, count, self.learning_rate
+        decay = gradient.l2 * self._signed_decay
+        items_update = gradient.items + decay * self.items
+        shared_update = gradient.shared + decay * self.shared
+        if self.optimizer == "sgd":
+            items = self.items.add(items_update, alpha=self.learning_rate)
+            shared = self.shared.add(shared_update, alpha=self.learning_rate)
+            return replace(self, items=items, shared=shared, round=count)
+        items, items_moments = adam.step(self.items, items_update, self.items_moments, count, self.learning_rate)
+        shared, shared_moments = adam.step(self.shared, shared_update, self.shared_moments, count, self.learning_rate)
+        return replace(
+            self,
+            items=items,
+            shared=shared,
+            items_moments=items_moments,
+            shared_moments=shared_moments,
+            round=count,
         )
-        shared, shared_moments = adam.step(
-            self.shared, gradient.shared + decay * self.shared, self.shared_moments, count, self.learning_rate
-        )
-        return ServerModel(items, shared, items_moments, shared_moments, self.learning_rate, self.weight_decay, count)
 
     def preview_rows(self, items: Tensor, gradients: Tensor) -> Tensor:
         """What the rows (k, d) of ``items`` (k,) would become in the next step with these gradients (k, d), L2 added.
@@ -57,10 +80,17 @@ class ServerModel:
         An item may stand in ``items`` several times, each time with another gradient.
         """
         rows = self.items[items]
+        updates = gradients + self._signed_decay * rows
+        if self.optimizer == "sgd":
+            return rows.add(updates, alpha=self.learning_rate)
         moments = Moments(self.items_moments.first[items], self.items_moments.second[items])
-        stepped, _ = adam.step(rows, gradients + self.weight_decay * rows, moments, self.round + 1, self.learning_rate)
+        stepped, _ = adam.step(rows, updates, moments, self.round + 1, self.learning_rate)
         return stepped
 
     def is_finite(self) -> bool:
         """Whether every parameter is a finite number."""
         return bool(torch.isfinite(self.items).all() and torch.isfinite(self.shared).all())
+
+    @property
+    def _signed_decay(self) -> float:
+        return self.weight_decay if self.optimizer == "adam" else -self.weight_decay
