@@ -1,0 +1,67 @@
+"""What an attack may see: the threat model of the paper (§3.2), as an interface.
+
+The attacker has the training code, the model and the data of its own malicious users. It never sees a
+benign user's data or update, nor the server's rule: nothing here leads to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from protocol.requests import GlobalModel, TrainRequest
+from protocol.updates import Updates
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """The pairs that honest clients would train on.
+
+    ``splits`` (n+1,): user k has the pairs splits[k]:splits[k+1]; ``positives``, ``negatives`` (N,) item
+    ids; ``user_vectors`` (n, d): what item vectors are multiplied with; ``table`` (num_items, d).
+    """
+
+    splits: Tensor
+    positives: Tensor
+    negatives: Tensor
+    user_vectors: Tensor
+    table: Tensor
+
+
+Alteration = Callable[[TrainingPairs], tuple[Tensor, Tensor]]
+"""Other positives and negatives (N,) to train on in place of the honest ones."""
+
+HonestTraining = Callable[[Tensor, Alteration | None], Updates]
+"""The updates that the attacker's own users (n,) would honestly send, on other pairs where an alteration is given."""
+
+
+@dataclass(frozen=True)
+class AttackerView:
+    """One round as the attacker sees it.
+
+    ``model``: the global model it was sent; ``selected`` (k,): its users in this round's cohort; ``honest``:
+    their honest updates, in the same order; ``controlled`` (m,): all the users it controls, ``num_users`` in
+    the whole population; ``clients_per_round``: the cohort's size; ``train``: honest training of controlled
+    users, which leaves their private vectors alone; ``generator`` depends on (seed, round) alone.
+    """
+
+    request: TrainRequest
+    model: GlobalModel
+    selected: Tensor
+    honest: Updates
+    controlled: Tensor
+    num_users: int
+    clients_per_round: int
+    generator: np.random.Generator
+    train: HonestTraining
+
+    def sample_honest(self, most: int = 50) -> Updates:
+        """The honest updates of up to ``most`` of the controlled users, chosen at random."""
+        users = self.controlled
+        if len(users) > most:
+            chosen = self.generator.choice(len(users), most, replace=False)
+            users = users[np.sort(chosen)]
+        return self.train(users, None)

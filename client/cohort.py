@@ -1,0 +1,150 @@
+"""The users asked for in one message: their histories, their draws, their training pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data import draws
+from data.draws import Stream
+from data.interactions import ragged_positions, splits_of
+from data.shard import Shard
+from models.contrastive import ContrastiveDraws
+from models.mf import Pairs
+from protocol.requests import LossOptions
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The n users of one request in ascending order, with their training items.
+
+    ``users`` (n,) population indexes; ``slots`` (n,) their places in the shard; ``splits`` (n+1,) and
+    ``items`` (N,): user k trains on ``items[splits[k]:splits[k+1]]``, in order of time.
+    """
+
+    shard: Shard
+    users: Ints
+    slots: Ints
+    splits: Ints
+    items: Ints
+
+    @cached_property
+    def counts(self) -> Ints:
+        """(n,) training items of each user."""
+        return np.diff(self.splits)
+
+    @cached_property
+    def owner(self) -> Ints:
+        """(N,) position of the user whose item it is."""
+        return np.repeat(np.arange(len(self.users)), self.counts)
+
+    @cached_property
+    def _untouched(self) -> tuple[Ints, Ints, Ints]:
+        """For drawing items that a user never touched: (how many (n,), offsets (n+1,), shifted keys)."""
+        width = self.shard.num_items + 1
+        held_out = np.concatenate([self.shard.valid[self.slots], self.shard.test[self.slots]]).astype(np.int64)
+        owner = np.concatenate([self.owner, np.tile(np.arange(len(self.users)), 2)])
+        items = np.concatenate([self.items, held_out])
+        keys = np.unique(owner[items >= 0] * width + items[items >= 0])
+        touched = np.bincount(keys // width, minlength=len(self.users))
+        offsets = splits_of(touched)
+        rank = np.arange(len(keys)) - np.repeat(offsets[:-1], touched)
+        return self.shard.num_items - touched, offsets, keys - rank
+
+    def untouched_items(self, owner: Ints, words: NDArray[np.uint64]) -> Ints:
+        """One item a word (m,) that user ``owner[m]`` never touched in training, validation or test, uniformly.
+
+        The r-th untouched item is r plus the number of touched items before it, which a search over the
+        touched items less their ranks gives without rejection. Raises ``ValueError`` where a user touched
+        every item.
+        """
+        available, offsets, shifted = self._untouched
+        if len(available) and available.min() < 1:
+            raise ValueError(f"User {self.users[available.argmin()]} has touched every item: no negative is left.")
+        drawn = (draws.uniform(words) * available[owner]).astype(np.int64)
+        keys = torch.from_numpy(owner * (self.shard.num_items + 1) + drawn)
+        before: Ints = torch.searchsorted(torch.from_numpy(shifted), keys, right=True).numpy()
+        result: Ints = drawn + before - offsets[owner]
+        return result
+
+
+def cohort_of(shard: Shard, users: Ints) -> Cohort:
+    """The cohort of these users, in ascending order. Raises ``ValueError`` for users that the shard does not hold."""
+    users = np.sort(users)
+    slots = np.searchsorted(shard.users, users)
+    known = slots < len(shard)
+    known[known] = shard.users[slots[known]] == users[known]
+    if not known.all():
+        raise ValueError(f"This node does not host the users {users[~known][:10].tolist()}.")
+    starts = shard.train_splits[slots]
+    counts = shard.train_splits[slots + 1] - starts
+    items = shard.train_items[ragged_positions(starts, counts)].astype(np.int64)
+    return Cohort(shard, users, slots, splits_of(counts), items)
+
+
+def training_pairs(cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int) -> Pairs:
+    """Each training item with one negative, and the dropout factors of the three vectors of each pair."""
+    # Round 0 names the draw that is kept for the whole run.
+    drawn_in = server_round if loss.negatives == "fresh" else 0
+    words = draws.raw(seed, Stream.NEGATIVES, drawn_in, cohort.users.tolist(), cohort.counts.tolist())
+    return Pairs(
+        torch.from_numpy(cohort.splits),
+        torch.from_numpy(cohort.items),
+        torch.from_numpy(cohort.untouched_items(cohort.owner, words)),
+        dropout_factors(cohort, loss.dropout, seed, server_round, dim),
+    )
+
+
+def dropout_factors(cohort: Cohort, dropout: float, seed: int, server_round: int, dim: int) -> Tensor | None:
+    """(N, 3, d) factors 0 or 1/(1−p) for the user's, the positive's and the negative's vector of each pair."""
+    if not dropout:
+        return None
+    keep = torch.from_numpy(_keep(cohort, Stream.DROPOUT, dropout, seed, server_round, cohort.counts, 3, dim))
+    return keep.to(torch.float32).div_(1 - dropout)
+
+
+def contrastive_draws(
+    cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int
+) -> ContrastiveDraws | None:
+    """For each training item another one of the same user and k that it never touched, drawn afresh each round.
+
+    A user with a single training item has no positive and skips the task.
+    """
+    if not loss.contrastive_weight:
+        return None
+    counts = np.where(cohort.counts > 1, cohort.counts, 0)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    splits = splits_of(counts)
+    width = 1 + loss.contrastive_negatives
+    words = draws.raw(seed, Stream.CONTRASTIVE, server_round, cohort.users.tolist(), (counts * width).tolist())
+    words = words.reshape(-1, width)
+    place = np.arange(len(owner)) - splits[owner]
+    step = 1 + (draws.uniform(words[:, 0]) * (counts[owner] - 1)).astype(np.int64)
+    start = cohort.splits[owner]
+    items = np.empty((len(owner), 1 + width), np.int64)
+    items[:, 0] = cohort.items[start + place]
+    items[:, 1] = cohort.items[start + (place + step) % counts[owner]]
+    negatives = cohort.untouched_items(np.repeat(owner, width - 1), words[:, 1:].ravel())
+    items[:, 2:] = negatives.reshape(-1, width - 1)
+    keep = None
+    if loss.dropout:
+        kept = _keep(cohort, Stream.CONTRASTIVE_DROPOUT, loss.dropout, seed, server_round, counts, 1 + width, dim)
+        keep = torch.from_numpy(kept)
+    return ContrastiveDraws(torch.from_numpy(splits), torch.from_numpy(items), keep, loss.dropout)
+
+
+def _keep(
+    cohort: Cohort, stream: Stream, dropout: float, seed: int, server_round: int, counts: Ints, width: int, dim: int
+) -> NDArray[np.bool_]:
+    """(Σ counts, width, dim) bool: which coordinates dropout leaves of each user's ``counts`` examples."""
+    words_a_vector = -(-dim // 4)
+    words = draws.raw(seed, stream, server_round, cohort.users.tolist(), (counts * width * words_a_vector).tolist())
+    keep = draws.keep_mask(words, dropout).reshape(-1, width, 4 * words_a_vector)
+    return keep[:, :, :dim]

@@ -1,0 +1,102 @@
+"""Matrix factorization on a node: the whole cohort's updates in one pass, and federated evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.view import Alteration, TrainingPairs
+from client.cohort import Cohort, cohort_of, contrastive_draws, training_pairs
+from client.private_vectors import PrivateVectors
+from client.ranking import MOST, held_out_ranks, rank_histogram
+from data.shard import Shard
+from models.mf import cohort_gradient
+from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
+from protocol.updates import make_updates
+
+EVALUATED_AT_ONCE = 8192
+"""Users whose vectors are brought up to date together; bounds memory, whatever the shard."""
+
+
+class Factorization:
+    """MF for the users of one shard; their vectors stay in ``private(run)`` and never leave the node.
+
+    ``evaluated`` (n,) bool: the shard's users whose metrics count.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        evaluated: np.ndarray,
+        private: Callable[[str], PrivateVectors],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._shard = shard
+        self._evaluated = evaluated
+        self._private = private
+        self._seed = seed
+        self._device = device
+
+    def train(
+        self, model: GlobalModel, request: TrainRequest, *, alter: Alteration | None = None, keep: bool = True
+    ) -> TrainReply:
+        """See ``Learner.train``."""
+        loss, now = request.loss, request.server_round
+        table = model.items.to(self._device)
+        cohort = cohort_of(self._shard, request.users.numpy())
+        private = self._private(request.run)
+        state = private.at(cohort.slots, now, loss.learning_rate)
+        pairs = training_pairs(cohort, loss, self._seed, now, table.shape[1])
+        if alter is not None:
+            view = TrainingPairs(pairs.splits, pairs.positives, pairs.negatives, state.vectors, table)
+            positives, negatives = alter(view)
+            pairs = replace(pairs, positives=positives, negatives=negatives)
+        draws = contrastive_draws(cohort, loss, self._seed, now, table.shape[1])
+        gradient = cohort_gradient(
+            table,
+            state.vectors.to(self._device),
+            pairs.to(self._device),
+            None if draws is None else draws.to(self._device),
+            loss.contrastive_weight,
+        )
+        if keep:
+            vector_gradients = gradient.vectors.cpu() + loss.weight_decay * state.vectors
+            private.step(cohort.slots, state, vector_gradients, now, loss.learning_rate)
+        updates = make_updates(
+            users=torch.from_numpy(cohort.users),
+            num_examples=torch.from_numpy(cohort.counts),
+            row_splits=gradient.row_splits.cpu(),
+            items=gradient.items.cpu(),
+            rows=gradient.rows.cpu(),
+        )
+        return TrainReply(updates, gradient.losses.cpu())
+
+    def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
+        """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""
+        table = model.items.to(self._device)
+        users = self._shard.users[self._evaluated]
+        if len(request.users):
+            users = np.intersect1d(users, request.users.numpy())
+        counts = {"valid": torch.zeros(MOST + 1, dtype=torch.int64), "test": torch.zeros(MOST + 1, dtype=torch.int64)}
+        for start in range(0, len(users), EVALUATED_AT_ONCE):
+            cohort = cohort_of(self._shard, users[start : start + EVALUATED_AT_ONCE])
+            state = self._private(request.run).at(
+                cohort.slots, request.server_round + 1, request.loss.learning_rate
+            )
+            vectors = state.vectors.to(self._device)
+            valid = self._shard.valid[cohort.slots].astype(np.int64)
+            test = self._shard.test[cohort.slots].astype(np.int64)
+            counts["valid"] += self._histogram(table, vectors, cohort, valid, np.full(len(valid), -1))
+            counts["test"] += self._histogram(table, vectors, cohort, test, valid)
+        return counts
+
+    def _histogram(
+        self, table: Tensor, vectors: Tensor, cohort: Cohort, targets: np.ndarray, also_masked: np.ndarray
+    ) -> Tensor:
+        ranks = held_out_ranks(table, vectors, cohort, targets, also_masked)
+        return rank_histogram(ranks).cpu()

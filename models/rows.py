@@ -1,0 +1,40 @@
+"""Gradients of item rows, summed per (user, item): from contributions in any order to ragged, sorted rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LARGEST_BITMAP = 1 << 26
+"""Cells of a (users, items) bitmap up to which it beats sorting the keys."""
+
+
+@dataclass(frozen=True)
+class RowSlots:
+    """Where each contribution goes.
+
+    ``row_splits`` (n+1,), ``items`` (r,) int64 strictly increasing within a user; ``slots`` (m,) int64: the
+    row that contribution m adds to.
+    """
+
+    row_splits: Tensor
+    items: Tensor
+    slots: Tensor
+
+
+def row_slots(owner: Tensor, items: Tensor, num_users: int, num_items: int) -> RowSlots:
+    """Slots for m contributions of users ``owner`` (m,) in [0, num_users) to ``items`` (m,) in [0, num_items)."""
+    keys = owner * num_items + items
+    if num_users * num_items <= LARGEST_BITMAP:
+        present = torch.zeros(num_users * num_items, dtype=torch.bool, device=keys.device)
+        present[keys] = True
+        unique = present.nonzero().flatten()
+        slot_of_key = torch.empty(num_users * num_items, dtype=torch.int64, device=keys.device)
+        slot_of_key[unique] = torch.arange(len(unique), device=keys.device)
+        slots = slot_of_key[keys]
+    else:
+        unique, slots = torch.unique(keys, return_inverse=True)
+    borders = torch.arange(num_users + 1, device=keys.device) * num_items
+    return RowSlots(torch.searchsorted(unique, borders), unique % num_items, slots)

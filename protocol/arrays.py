@@ -1,0 +1,80 @@
+"""Tensors to Flower's arrays and back: one copy out, none in, and nothing believed of what comes in."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array
+from torch import Tensor
+
+from protocol.admission import UnreadableError
+
+NPY_MAGIC = b"\x93NUMPY\x01\x00"
+LONGEST_HEADER = 256
+
+HEADER = re.compile(
+    r"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, "
+    r"'shape': (\((?:\d{1,15}, ?){0,3}(?:\d{1,15})?\)),? ?\} *\n"
+)
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "<f4": np.dtype(np.float32),
+    "<i8": np.dtype(np.int64),
+    "|b1": np.dtype(np.bool_),
+    "|u1": np.dtype(np.uint8),
+}
+"""The only kinds of number that travel."""
+
+
+def to_array(tensor: Tensor) -> Array:
+    """A tensor in NumPy's .npy format, which is what Flower's own arrays hold."""
+    values = np.ascontiguousarray(tensor.detach().cpu().numpy())
+    kind = values.dtype.str
+    description = repr({"descr": kind, "fortran_order": False, "shape": values.shape})
+    padding = -(len(NPY_MAGIC) + 2 + len(description) + 1) % 64
+    header = (description + " " * padding + "\n").encode("latin1")
+    data = b"".join([NPY_MAGIC, len(header).to_bytes(2, "little"), header, values.reshape(-1).view(np.uint8).data])
+    return Array(dtype=str(values.dtype), shape=values.shape, stype="numpy.ndarray", data=data)
+
+
+def to_tensor(array: Array, kind: Any, dims: int) -> Tensor:
+    """The tensor of an array that must have this kind of number and so many dimensions.
+
+    The array's labels are ignored; its bytes are read without pickle and without a copy, and a declared
+    size that differs from the bytes there is costs nothing. Raises ``UnreadableError``.
+    """
+    data = array.data
+    dtype, shape, start = _header(data)
+    if dtype != np.dtype(kind):
+        raise UnreadableError(f"numbers of kind {dtype}, expected {np.dtype(kind)}")
+    if len(shape) != dims:
+        raise UnreadableError(f"an array of {len(shape)} dimensions, expected {dims}")
+    count = 1
+    for length in shape:
+        count *= length
+    if count * dtype.itemsize != len(data) - start:
+        raise UnreadableError(f"{len(data) - start} bytes for the shape {shape}")
+    values = np.frombuffer(data, dtype, count, start).reshape(shape)
+    with warnings.catch_warnings():
+        # The bytes are read-only; nothing here writes to a decoded tensor.
+        warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
+        return torch.from_numpy(values)
+
+
+def _header(data: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """The kind of number, the shape, and where the values start."""
+    if not isinstance(data, bytes | memoryview) or bytes(data[:8]) != NPY_MAGIC or len(data) < 10:
+        raise UnreadableError("bytes that are not a NumPy array of format 1.0")
+    length = int.from_bytes(data[8:10], "little")
+    if length > LONGEST_HEADER or len(data) < 10 + length:
+        raise UnreadableError(f"a NumPy header of {length} bytes")
+    text = bytes(data[10 : 10 + length]).decode("latin1")
+    match = HEADER.fullmatch(text)
+    if match is None or match[1] not in DTYPES:
+        raise UnreadableError(f"a NumPy header that is not accepted: {text[:80]!r}")
+    return DTYPES[match[1]], tuple(ast.literal_eval(match[2])), 10 + length

@@ -1,0 +1,161 @@
+"""Requests and replies as Flower's records: the one place that knows how they look on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from protocol import options
+from protocol.admission import Admitted, Limits, UnreadableError, admit
+from protocol.arrays import to_array, to_tensor
+from protocol.requests import (
+    EvaluateRequest,
+    GlobalModel,
+    Hosted,
+    LossOptions,
+    TrainReply,
+    TrainRequest,
+)
+from protocol.updates import Updates
+
+REPLY_COLUMNS: dict[str, tuple[Any, int]] = {
+    "users": (np.int64, 1),
+    "num_examples": (np.int64, 1),
+    "row_splits": (np.int64, 1),
+    "items": (np.int64, 1),
+    "rows": (np.float32, 2),
+    "shared": (np.float32, 2),
+    "losses": (np.float32, 1),
+}
+
+
+def model_record(model: GlobalModel) -> ArrayRecord:
+    """The global model, made once a round and shared by all the round's messages."""
+    return _record({"items": model.items, "shared": model.shared})
+
+
+def request_content(model: ArrayRecord, request: TrainRequest | EvaluateRequest) -> RecordDict:
+    """A train or evaluate message's content."""
+    fields: dict[str, Any] = {
+        "server-round": request.server_round,
+        "run": request.run,
+        **options.as_run_config(request.loss),
+    }
+    return RecordDict({"model": model, "users": _record({"users": request.users}), "request": ConfigRecord(fields)})
+
+
+def read_model(content: RecordDict) -> GlobalModel:
+    """The global model of a request."""
+    arrays = _arrays(content, "model")
+    return GlobalModel(to_tensor(arrays["items"], np.float32, 2), to_tensor(arrays["shared"], np.float32, 1))
+
+
+def read_train_request(content: RecordDict) -> TrainRequest:
+    """The inverse of ``request_content`` for a train message."""
+    return TrainRequest(*_read_request(content))
+
+
+def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
+    """The inverse of ``request_content`` for an evaluate message."""
+    return EvaluateRequest(*_read_request(content))
+
+
+def train_reply_content(reply: TrainReply, server_round: int) -> RecordDict:
+    """The updates of a node's users, and the round that they belong to."""
+    columns: dict[str, Tensor] = {name: getattr(reply.updates, name) for name in REPLY_COLUMNS if name != "losses"}
+    columns["losses"] = reply.losses
+    return RecordDict({"updates": _record(columns), "reply": ConfigRecord({"server-round": server_round})})
+
+
+def read_train_reply(content: RecordDict, server_round: int, limits: Limits) -> Admitted:
+    """What of a reply can be accepted. Raises ``UnreadableError`` where nothing can."""
+    columns = _columns(content, server_round)
+    return admit(columns, limits)
+
+
+def read_own_reply(content: RecordDict) -> TrainReply:
+    """A reply that this node's own app made, for a mod that replaces some of it."""
+    columns = {name: to_tensor(array, *REPLY_COLUMNS[name]) for name, array in _arrays(content, "updates").items()}
+    losses = columns.pop("losses")
+    shares = losses.new_ones(len(losses))
+    return TrainReply(Updates(**columns, l2_share=shares), losses)
+
+
+def counts_content(counts: Mapping[str, Tensor]) -> RecordDict:
+    """An evaluation's counts, int64 or float32, one dimension each."""
+    return RecordDict({"counts": _record(counts)})
+
+
+def read_counts(content: RecordDict, expected: Mapping[str, int]) -> dict[str, Tensor]:
+    """The counts by name, each of the length expected. Raises ``UnreadableError``."""
+    arrays = _arrays(content, "counts")
+    counts = {name: to_tensor(_named(arrays, name), np.int64, 1) for name in expected}
+    for name, length in expected.items():
+        if len(counts[name]) != length or bool((counts[name] < 0).any()):
+            raise UnreadableError(f"{name!r} is not a list of {length} counts")
+    return counts
+
+
+def hosted_content(hosted: Hosted) -> RecordDict:
+    """A node's answer to the population query."""
+    sizes: dict[str, Any] = {"num-users": hosted.num_users, "num-items": hosted.num_items, "code": hosted.code}
+    columns = _record({"users": hosted.users, "malicious": hosted.malicious})
+    return RecordDict({"hosted": columns, "sizes": ConfigRecord(sizes)})
+
+
+def read_hosted(content: RecordDict) -> Hosted:
+    """The inverse of ``hosted_content``. Raises ``UnreadableError``."""
+    arrays, sizes = _arrays(content, "hosted"), _config(content, "sizes")
+    users = to_tensor(_named(arrays, "users"), np.int64, 1)
+    malicious = to_tensor(_named(arrays, "malicious"), np.bool_, 1)
+    num_users, num_items, code = sizes.get("num-users"), sizes.get("num-items"), sizes.get("code")
+    if not (isinstance(num_users, int) and isinstance(num_items, int) and isinstance(code, str)):
+        raise UnreadableError("no sizes of the data set")
+    if len(users) != len(malicious) or bool(((users < 0) | (users >= num_users)).any()):
+        raise UnreadableError("users that do not fit the sizes stated")
+    return Hosted(users, malicious, num_users, num_items, code)
+
+
+def _columns(content: RecordDict, server_round: int) -> dict[str, Tensor]:
+    stated = _config(content, "reply").get("server-round")
+    if stated != server_round:
+        raise UnreadableError(f"an answer of round {stated!r} in round {server_round}")
+    arrays = _arrays(content, "updates")
+    if set(arrays) != set(REPLY_COLUMNS):
+        raise UnreadableError(f"columns {sorted(arrays)[:10]}, expected {sorted(REPLY_COLUMNS)}")
+    return {name: to_tensor(arrays[name], *kind) for name, kind in REPLY_COLUMNS.items()}
+
+
+def _read_request(content: RecordDict) -> tuple[int, Tensor, str, LossOptions]:
+    fields = _config(content, "request")
+    loss = options.read(LossOptions, dict(fields.items()))  # type: ignore[arg-type]
+    users = to_tensor(_arrays(content, "users")["users"], np.int64, 1)
+    return int(fields["server-round"]), users, str(fields["run"]), loss  # type: ignore[arg-type]
+
+
+def _record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    return ArrayRecord({name: to_array(tensor) for name, tensor in tensors.items()})
+
+
+def _arrays(content: RecordDict, name: str) -> ArrayRecord:
+    record = content.get(name)
+    if not isinstance(record, ArrayRecord):
+        raise UnreadableError(f"no arrays under the name {name!r}")
+    return record
+
+
+def _config(content: RecordDict, name: str) -> ConfigRecord:
+    record = content.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise UnreadableError(f"no values under the name {name!r}")
+    return record
+
+
+def _named(arrays: ArrayRecord, name: str) -> Array:
+    if name not in arrays:
+        raise UnreadableError(f"no array {name!r}")
+    return arrays[name]

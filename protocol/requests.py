@@ -1,0 +1,83 @@
+"""What the server asks of a node, and what a node answers: plain dataclasses, neither Flower nor bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from protocol.updates import Updates
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """How an honest client computes its loss (Eq. 1, Eq. 4) and steps its private vector.
+
+    ``negatives``: drawn once for the run, or afresh in each round. ``contrastive_weight`` is UNION's α;
+    0 leaves its task out.
+    """
+
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-5
+    dropout: float = 0.2
+    negatives: Literal["static", "fresh"] = "static"
+    contrastive_weight: float = 0.0
+    contrastive_negatives: int = 15
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """The global parameters: ``items`` (num_items, d) and ``shared`` (p,)."""
+
+    items: Tensor
+    shared: Tensor
+
+    def to(self, device: torch.device) -> GlobalModel:
+        """The same on another device."""
+        return GlobalModel(self.items.to(device), self.shared.to(device))
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Train ``users`` (n,) int64 at the model of this round; ``run`` names the private state to use."""
+
+    server_round: int
+    users: Tensor
+    run: str
+    loss: LossOptions = field(default_factory=LossOptions)
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Evaluate the model after this round for ``users`` (n,) int64, or for all the node's where there are none."""
+
+    server_round: int
+    users: Tensor
+    run: str
+    loss: LossOptions = field(default_factory=LossOptions)
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """The updates of the users asked for, and each one's loss (n,)."""
+
+    updates: Updates
+    losses: Tensor
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """What a node says of itself before the first round.
+
+    ``users`` (n,) int64. ``malicious`` (n,) bool serves measurement alone: it says which users the
+    simulated attacker controls; a real one would not tell, and no rule sees it. ``code``: a fingerprint of
+    the program that the node runs.
+    """
+
+    users: Tensor
+    malicious: Tensor
+    num_users: int
+    num_items: int
+    code: str
