@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor
@@ -48,10 +49,30 @@ class Aggregate:
     verdicts: tuple[Verdict, ...] = ()
 
 
-class Rule(ABC):
-    """One defense, or a chain of them from the outermost inwards."""
+@dataclass(frozen=True)
+class RuleOptions:
+    """A group of options of a rule: what a rule without options has, and what those of the others may extend."""
 
-    name: str
+    def settled(self, clients_per_round: int, num_malicious: int) -> Self:
+        """These options with every "automatic" value replaced, now that the run is known.
+
+        ``num_malicious`` is how many malicious users the run lets a rule assume in a round. Raises
+        ``OptionError`` where the options ask for more than so many users can give.
+        """
+        return self
+
+
+class Rule(ABC):
+    """One defense, or a chain of them from the outermost inwards.
+
+    ``name`` stands in verdicts; ``prefix`` in front of the rule's options (``name`` where it is empty);
+    ``Options`` is the frozen dataclass of these options.
+    """
+
+    name: ClassVar[str]
+    prefix: ClassVar[str] = ""
+    Options: ClassVar[type] = RuleOptions
+    options: Any
 
     @abstractmethod
     def aggregate(self, updates: Updates, server: ServerView) -> Aggregate:
@@ -60,6 +81,9 @@ class Rule(ABC):
 
 class Combiner(Rule):
     """A rule that ends a chain: it makes one gradient of all the updates that it gets."""
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
 
     @abstractmethod
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
@@ -79,10 +103,11 @@ class Mean(Combiner):
 
 
 class Wrapper(Rule):
-    """A rule that changes what the next rule sees: it drops or shrinks updates."""
+    """A rule that changes what the next rule, ``inner`` (the mean unless given), sees: it drops or shrinks updates."""
 
-    def __init__(self, inner: Rule | None = None) -> None:
+    def __init__(self, inner: Rule | None = None, options: Any = None) -> None:
         self.inner = inner or Mean()
+        self.options = self.Options() if options is None else options
 
     @abstractmethod
     def judge(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict]:

@@ -1,0 +1,43 @@
+"""Updates seen from the items: for each item, the rows of the users who touched it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from protocol.updates import Updates
+
+CELLS = 1 << 18
+"""Numbers in one block: a megabyte, so that what is made of a block stays in a core's cache."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Items that the same number t of users touched.
+
+    ``items`` (m,); ``rows`` (m, t, d); ``owners`` (m, t): the positions of the users, ascending.
+    """
+
+    items: Tensor
+    rows: Tensor
+    owners: Tensor
+
+
+def item_columns(updates: Updates, fewest: int = 1, most: int | None = None) -> Iterator[Columns]:
+    """All items touched by at least ``fewest`` and at most ``most`` users, in blocks of equal count."""
+    counts = torch.bincount(updates.items)
+    order = updates.items.argsort(stable=True)
+    starts = counts.cumsum(0) - counts
+    owners = updates.row_owner
+    for count in torch.bincount(counts).nonzero().flatten().tolist():
+        if count < max(fewest, 1) or (most is not None and count > most):
+            continue
+        group = (counts == count).nonzero().flatten()
+        steps = torch.arange(count, device=counts.device)
+        for items in torch.split(group, max(1, CELLS // (count * max(updates.dim, 1)))):
+            positions = order[starts[items].unsqueeze(1) + steps]
+            rows = updates.rows.index_select(0, positions.flatten()).view(len(items), count, updates.dim)
+            yield Columns(items, rows, owners[positions])
