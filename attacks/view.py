@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from protocol.requests import GlobalModel, TrainRequest
+from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from protocol.updates import Updates
 
 
@@ -34,8 +35,12 @@ class TrainingPairs:
 Alteration = Callable[[TrainingPairs], tuple[Tensor, Tensor]]
 """Other positives and negatives (N,) to train on in place of the honest ones."""
 
-HonestTraining = Callable[[Tensor, Alteration | None], Updates]
-"""The updates that the attacker's own users (n,) would honestly send, on other pairs where an alteration is given."""
+
+class HonestTraining(Protocol):
+    """Honest training of controlled users, which leaves their private vectors alone."""
+
+    def __call__(self, users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:
+        """The updates (in ascending order of user) on altered pairs or with another loss where one is given."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class AttackerView:
 
     ``model``: the global model it was sent; ``selected`` (k,): its users in this round's cohort; ``honest``:
     their honest updates, in the same order; ``controlled`` (m,): all the users it controls, ``num_users`` in
-    the whole population; ``clients_per_round``: the cohort's size; ``train``: honest training of controlled
-    users, which leaves their private vectors alone; ``generator`` depends on (seed, round) alone.
+    the whole population; ``clients_per_round``: the cohort's size; ``train``: see ``HonestTraining``;
+    ``generator`` depends on (seed, round) alone.
     """
 
     request: TrainRequest
@@ -64,4 +69,4 @@ class AttackerView:
         if len(users) > most:
             chosen = self.generator.choice(len(users), most, replace=False)
             users = users[np.sort(chosen)]
-        return self.train(users, None)
+        return self.train(users)

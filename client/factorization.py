@@ -23,7 +23,7 @@ EVALUATED_AT_ONCE = 8192
 
 
 class Factorization:
-    """MF for the users of one shard; their vectors stay in ``private(run)`` and never leave the node.
+    """MF for the users of one shard; their vectors stay in ``private(run, dim)`` and never leave the node.
 
     ``evaluated`` (n,) bool: the shard's users whose metrics count.
     """
@@ -32,7 +32,7 @@ class Factorization:
         self,
         shard: Shard,
         evaluated: np.ndarray,
-        private: Callable[[str], PrivateVectors],
+        private: Callable[[str, int], PrivateVectors],
         seed: int,
         device: torch.device,
     ) -> None:
@@ -49,7 +49,7 @@ class Factorization:
         loss, now = request.loss, request.server_round
         table = model.items.to(self._device)
         cohort = cohort_of(self._shard, request.users.numpy())
-        private = self._private(request.run)
+        private = self._private(request.run, table.shape[1])
         state = private.at(cohort.slots, now, loss.learning_rate)
         pairs = training_pairs(cohort, loss, self._seed, now, table.shape[1])
         if alter is not None:
@@ -85,7 +85,7 @@ class Factorization:
         counts = {"valid": torch.zeros(MOST + 1, dtype=torch.int64), "test": torch.zeros(MOST + 1, dtype=torch.int64)}
         for start in range(0, len(users), EVALUATED_AT_ONCE):
             cohort = cohort_of(self._shard, users[start : start + EVALUATED_AT_ONCE])
-            state = self._private(request.run).at(
+            state = self._private(request.run, table.shape[1]).at(
                 cohort.slots, request.server_round + 1, request.loss.learning_rate
             )
             vectors = state.vectors.to(self._device)

@@ -1,0 +1,42 @@
+"""What an attack is: the malicious users' honest updates in, poisoned ones out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from attacks.view import AttackerView
+from protocol.updates import Updates
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of an attack that has none."""
+
+
+class Attack(ABC):
+    """The attacker of one node, shared by all the malicious users that it controls.
+
+    A subclass names the prefix of its options and their dataclass, which is read from the run's
+    configuration: ``prefix = "cluster"`` and a field ``threshold`` make the option ``cluster-threshold``.
+    """
+
+    prefix: ClassVar[str] = ""
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def poison(self, view: AttackerView) -> Updates:
+        """What the selected malicious users upload, one update for each of ``view.selected``, in that order."""
+
+    def state(self) -> dict[str, float]:
+        """What must survive until the next round, as numbers by name; also what the log shows of the attack."""
+        return {}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what ``state`` gave; an attack without state has nothing to go on from."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}.")

@@ -1,0 +1,89 @@
+"""What a node is told by its own configuration and by the run's: read here and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.options import OptionError, RunConfig, read, require
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """A node's own configuration (``--node-config``).
+
+    ``role``: ``benign`` or ``attacker`` host part ``partition-id`` of ``num-partitions`` of the benign or of
+    the malicious users; empty, as in simulation, puts both among one set of partitions. ``device``: auto,
+    cpu, cuda, cuda:1, …; ``state-dir``: where private vectors are kept.
+    """
+
+    partition_id: int = 0
+    num_partitions: int = 1
+    role: str = ""
+    device: str = "auto"
+    state_dir: str = ""
+    data_dir: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.num_partitions >= 1, "num-partitions", self.num_partitions, "at least 1")
+        within = 0 <= self.partition_id < self.num_partitions
+        require(within, "partition-id", self.partition_id, f"0 to {self.num_partitions - 1}")
+        require(self.role in ("", "benign", "attacker"), "role", self.role, "'benign' or 'attacker'")
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """The options of a run that concern a node."""
+
+    dataset: str = "synthetic"
+    data_dir: str = ""
+    model: str = "mf"
+    seed: int = 0
+    attack: str = "none"
+    malicious_fraction: float = 0.01
+    clients_per_round: int = 50
+    attack_start: int = 1
+    attack_stop: int = 0
+    state_dir: str = ""
+    plugin_dir: str = ""
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """Everything a node reads of its configuration; ``run_config`` only for an attack's own options."""
+
+    node: NodeOptions
+    run: ClientOptions
+    run_config: RunConfig
+
+    @property
+    def attacked(self) -> bool:
+        """Whether anybody is malicious in this run."""
+        return self.run.attack != "none" and self.run.malicious_fraction > 0
+
+    @property
+    def data_dir(self) -> str | None:
+        """The node's own data directory, else the run's, else the default."""
+        return self.node.data_dir or self.run.data_dir or None
+
+    def state_dir(self, run: str) -> Path | None:
+        """Where the node keeps its state in this run; ``None``: in memory.
+
+        Raises ``OptionError`` for a run whose name could lead out of the directory.
+        """
+        if not run or Path(run).name != run:
+            raise OptionError(f"run = {run!r}: expected a name without slashes.")
+        base = self.node.state_dir or self.run.state_dir
+        if base == "memory":
+            return None
+        root = Path(base).expanduser() if base else Path.home() / ".cache" / "robust-fedrec" / "state"
+        return root / run / f"{self.node.role or 'node'}-{self.node.partition_id}-of-{self.node.num_partitions}"
+
+
+def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig:
+    """Read both configurations. Raises ``OptionError``."""
+    config = ClientConfig(read(NodeOptions, node_config), read(ClientOptions, run_config), run_config)
+    if config.run.plugin_dir and config.run.plugin_dir not in sys.path:
+        sys.path.append(config.run.plugin_dir)
+    return config

@@ -1,0 +1,148 @@
+"""A node: the users it hosts, their learner, and the attacker that may live on it."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context
+from torch import Tensor
+
+from attacks import make_attack
+from attacks.attack import Attack
+from attacks.mod import Attacker
+from attacks.view import Alteration, HonestTraining
+from client import learner_class
+from client.config import ClientConfig, client_config
+from client.learner import Learner
+from client.private_vectors import PrivateVectors
+from data import load
+from data.interactions import Interactions
+from data.partition import hosted_users, malicious_users, never_evaluated, partition
+from data.shard import load_shard
+from protocol.fingerprint import code_fingerprint
+from protocol.requests import GlobalModel, Hosted, LossOptions, TrainRequest
+from protocol.updates import Updates
+
+MOST_NODES = 10_000
+"""Nodes that one process remembers; a simulation of one user a node has thousands."""
+
+
+class Node:
+    """One Flower node and what it holds; made once a process and run."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        interactions = _interactions(config.run.dataset, config.data_dir)
+        self.num_users, self.num_items = interactions.num_users, interactions.num_items
+        fraction = config.run.malicious_fraction if config.attacked else 0.0
+        malicious = malicious_users(self.num_users, fraction, config.run.seed)
+        users = _hosted(self.num_users, malicious, config)
+        self.shard = load_shard(interactions, users)
+        self.malicious = np.isin(users, malicious)
+        unseen = never_evaluated(self.num_users, config.run.malicious_fraction, config.run.seed)
+        evaluated = ~np.isin(users, unseen) & (self.shard.valid >= 0) & (self.shard.test >= 0)
+        self.device = _device(config.node.device)
+        self._private: dict[str, PrivateVectors] = {}
+        self._attack: dict[str, Attack] = {}
+        self._dim = 0
+        kind = learner_class(config.run.model)
+        self.learner: Learner = kind(self.shard, evaluated, self._vectors, config.run.seed, self.device)
+
+    def hosted(self) -> Hosted:
+        """What the node says of itself."""
+        return Hosted(
+            torch.from_numpy(self.shard.users),
+            torch.from_numpy(self.malicious),
+            self.num_users,
+            self.num_items,
+            code_fingerprint(),
+        )
+
+    def attacker(self, request: TrainRequest) -> Attacker | None:
+        """The attacker that controls the node's malicious users, or ``None`` where there are none."""
+        if not self.malicious.any():
+            return None
+        options = self._config.run
+        return Attacker(
+            attack=self._attack_of(request.run),
+            controlled=torch.from_numpy(self.shard.users[self.malicious]),
+            num_users=self.num_users,
+            clients_per_round=options.clients_per_round,
+            seed=options.seed,
+            start=options.attack_start,
+            stop=options.attack_stop,
+            training=self._honest_training,
+            save=lambda state: self._save_attack(request.run, state),
+        )
+
+    def _honest_training(self, model: GlobalModel, request: TrainRequest) -> HonestTraining:
+        def train(users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:
+            asked = TrainRequest(request.server_round, users, request.run, loss or request.loss)
+            return self.learner.train(model, asked, alter=alter, keep=False).updates
+
+        return train
+
+    def _vectors(self, run: str, dim: int) -> PrivateVectors:
+        if run not in self._private:
+            self._private[run] = PrivateVectors(
+                self.shard.users, self.num_users, dim, self._config.run.seed, self._config.state_dir(run)
+            )
+        return self._private[run]
+
+    def _attack_of(self, run: str) -> Attack:
+        if run not in self._attack:
+            attack = make_attack(self._config.run.attack, self._config.run_config)
+            path = self._attack_path(run)
+            if path is not None and path.exists():
+                attack.restore(json.loads(path.read_text()))
+            self._attack[run] = attack
+        return self._attack[run]
+
+    def _save_attack(self, run: str, state: dict[str, float]) -> None:
+        path = self._attack_path(run)
+        if path is not None and state:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(state))
+            partial.replace(path)
+
+    def _attack_path(self, run: str) -> Path | None:
+        directory = self._config.state_dir(run)
+        return None if directory is None else directory / "attack.json"
+
+
+_nodes: OrderedDict[tuple[int, int], Node] = OrderedDict()
+
+
+def node_of(context: Context) -> Node:
+    """The node that a message was sent to, remembered as long as its process lives."""
+    key = (context.run_id, context.node_id)
+    if key not in _nodes:
+        _nodes[key] = Node(client_config(context.run_config, context.node_config))
+        while len(_nodes) > MOST_NODES:
+            _nodes.popitem(last=False)
+    return _nodes[key]
+
+
+@lru_cache(maxsize=2)
+def _interactions(dataset: str, data_dir: str | None) -> Interactions:
+    return load(dataset, data_dir)
+
+
+def _hosted(num_users: int, malicious: np.ndarray, config: ClientConfig) -> np.ndarray:
+    node = config.node
+    if not node.role:
+        return hosted_users(num_users, malicious, node.partition_id, node.num_partitions)[0]
+    kind = malicious if node.role == "attacker" else np.setdiff1d(np.arange(num_users), malicious)
+    return partition(kind, node.num_partitions)[node.partition_id]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,87 @@
+"""Who hosts which user: learnt from the nodes before the first round, and the cohorts drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data import draws
+from data.draws import Stream
+from protocol.requests import Hosted
+
+Ints = NDArray[np.int64]
+
+
+class PopulationError(ValueError):
+    """The nodes do not make one population; the text says why."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """All users of a run.
+
+    ``users`` (U,) int64 in ascending order, ``nodes`` (U,) the id of the node that hosts each, ``malicious``
+    (U,) bool for measurement alone.
+    """
+
+    users: Ints
+    nodes: Ints
+    malicious: NDArray[np.bool_]
+    num_items: int
+
+    @property
+    def malicious_users(self) -> Ints:
+        """The malicious users' ids, in ascending order."""
+        return self.users[self.malicious]
+
+    @property
+    def honest_nodes(self) -> Ints:
+        """The nodes that host at least one benign user: those that are asked for metrics."""
+        return np.unique(self.nodes[~self.malicious])
+
+    def cohort(self, seed: int, server_round: int, size: int) -> Ints:
+        """The users of a round, in ascending order: ``size`` of all, without replacement."""
+        generator = draws.generator(seed, Stream.COHORT, server_round)
+        return self.users[np.sort(generator.choice(len(self.users), size, replace=False))]
+
+    def sample_honest(self, size: int, generator: np.random.Generator) -> Ints:
+        """At most ``size`` benign users, in ascending order."""
+        honest = self.users[~self.malicious]
+        return np.sort(generator.choice(honest, min(size, len(honest)), replace=False))
+
+    def by_node(self, users: Ints) -> dict[int, Tensor]:
+        """The users that each node is asked for, by node id."""
+        nodes = self.nodes[np.searchsorted(self.users, users)]
+        return {int(node): torch.from_numpy(users[nodes == node]) for node in np.unique(nodes)}
+
+
+def population_of(answers: Mapping[int, Hosted]) -> Population:
+    """Join what the nodes say. Raises ``PopulationError`` where two claim one user or see different data sets."""
+    if not answers:
+        raise PopulationError("No node answered the population query.")
+    first_node, first = next(iter(sorted(answers.items())))
+    for node, hosted in sorted(answers.items()):
+        if (hosted.num_users, hosted.num_items) != (first.num_users, first.num_items):
+            raise PopulationError(
+                f"Node {node} has {hosted.num_users} users and {hosted.num_items} items, node {first_node} "
+                f"{first.num_users} and {first.num_items}: all nodes need the same data set."
+            )
+    parts = sorted(answers.items())
+    users = np.concatenate([hosted.users.numpy() for _, hosted in parts])
+    nodes = np.concatenate([np.full(len(hosted.users), node) for node, hosted in parts])
+    malicious = np.concatenate([hosted.malicious.numpy() for _, hosted in parts])
+    order = np.argsort(users, kind="stable")
+    users, nodes, malicious = users[order], nodes[order], malicious[order]
+    twice = np.flatnonzero(np.diff(users) == 0)
+    if len(twice):
+        at = int(twice[0])
+        raise PopulationError(
+            f"Nodes {nodes[at]} and {nodes[at + 1]} both claim user {users[at]} ({len(twice)} users are claimed "
+            "twice): give each node a part of its own (partition-id)."
+        )
+    return Population(users, nodes, malicious, first.num_items)
