@@ -1,6 +1,8 @@
 """Robust rules over updates, and the Flower strategy that runs them."""
 
+from strategies.accuracy_check import AccuracyCheck
 from strategies.bulyan import Bulyan
+from strategies.distance_range import DistanceRange
 from strategies.krum import Krum, MultiKrum
 from strategies.median import Median
 from strategies.norm_bound import NormBound
@@ -23,6 +25,8 @@ RULES: dict[str, type[Rule]] = {
     "per-item-median": PerItemMedian,
     "per-item-krum": PerItemKrum,
     "support-bound": SupportBound,
+    "accuracy-check": AccuracyCheck,
+    "distance-range": DistanceRange,
 }
 
 CLIENT_SIDE = frozenset({"fl-wbc"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -18,12 +19,14 @@ class ServerView:
     """What a rule may look at beside the updates.
 
     ``clients_per_round``: how many users were asked. ``generator`` depends on (seed, round) alone.
+    ``accuracy``: shared parameters (p,) to accuracy on the server's validation set, where there is one.
     """
 
     server_round: int
     model: ServerModel
     clients_per_round: int
     generator: np.random.Generator
+    accuracy: Callable[[Tensor], float] | None = None
 
 
 @dataclass(frozen=True)

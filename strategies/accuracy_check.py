@@ -1,0 +1,62 @@
+"""Bhagoji's first detector (Bhagoji et al. 2019, §3.3): an update must do about as well as all the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from protocol.options import OptionError, require
+from protocol.updates import Updates
+from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
+
+
+@dataclass(frozen=True)
+class AccuracyCheckOptions(RuleOptions):
+    """``margin`` χ: by how much accuracy on the server's validation set may be worse; 0.01 is one point."""
+
+    margin: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(0 <= self.margin <= 1, "accuracy-check-margin", self.margin, "between 0 and 1")
+
+
+class AccuracyCheck(Wrapper):
+    """Drops an update Δ_i if the model θ + Δ_i is less accurate than θ + mean_{j≠i} Δ_j by more than the margin.
+
+    For updates that are differences. Needs a validation set at the server (``ServerView.accuracy``). The score is
+    how much less accurate the update is. With a single update, or with every one beyond the margin (then
+    nothing tells whom to trust), nobody is dropped.
+    """
+
+    name = "accuracy-check"
+    Options = AccuracyCheckOptions
+    options: AccuracyCheckOptions
+
+    def judge(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict]:
+        if server.accuracy is None:
+            raise OptionError(
+                "defense: accuracy-check needs a validation set at the server, which this task does not have. "
+                "Use it for classification."
+            )
+        scores = [server.accuracy(others) - server.accuracy(alone) for alone, others in _pairs(updates, server)]
+        score = torch.tensor(scores, dtype=torch.float64, device=updates.users.device)
+        kept = score <= self.options.margin
+        if not bool(kept.any()):
+            kept = torch.ones_like(kept)
+        notes = {"dropped": float((~kept).sum()), "worst": float(score.max())}
+        return updates.select(kept), Verdict(self.name, updates.users, score, kept, notes)
+
+
+def _pairs(updates: Updates, server: ServerView) -> list[tuple[Tensor, Tensor]]:
+    """For each update two models (p,): with it alone, and with the weighted mean of all the others."""
+    model = server.model.shared
+    weights = updates.num_examples.to(model.dtype)
+    total = weights @ updates.shared
+    pairs = []
+    for update, weight in zip(updates.shared, weights, strict=True):
+        rest = weights.sum() - weight
+        others = (total - weight * update) / rest if rest > 0 else update
+        pairs.append((model + update, model + others))
+    return pairs
