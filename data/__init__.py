@@ -6,16 +6,30 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from data.cache import cached
 from data.interactions import Interactions
 from protocol.options import OptionError
 
 __all__ = ["DATASETS", "FORMATS", "default_data_dir", "load"]
 
 
+# Each loader is imported where it is used: who trains on one data set does not pay for the others.
 def _synthetic(data_dir: Path) -> Interactions:
     from data.synthetic import synthetic
 
     return synthetic()
+
+
+def _scale(data_dir: Path) -> Interactions:
+    from data.scale import scale
+
+    return cached("scale", [], data_dir, scale)
+
+
+def _scale_10k(data_dir: Path) -> Interactions:
+    from data.scale import scale
+
+    return cached("scale-10k", [], data_dir, lambda: scale(10_000, name="scale-10k"))
 
 
 def _ml_1m(data_dir: Path) -> Interactions:
@@ -24,28 +38,55 @@ def _ml_1m(data_dir: Path) -> Interactions:
     return load_ml_1m(data_dir)
 
 
+def _gowalla(data_dir: Path) -> Interactions:
+    from data.gowalla import load_gowalla
+
+    return load_gowalla(data_dir)
+
+
 def _inter(path: Path) -> Interactions:
     from data.atomic import read_inter
 
     return read_inter(path)
 
 
-DATASETS: dict[str, Callable[[Path], Interactions]] = {"synthetic": _synthetic, "ml-1m": _ml_1m}
-FORMATS: dict[str, Callable[[Path], Interactions]] = {".inter": _inter, ".inter.gz": _inter}
+def _table(path: Path) -> Interactions:
+    from data.tabular import read_table
+
+    return read_table(path)
+
+
+DATASETS: dict[str, Callable[[Path], Interactions]] = {
+    "synthetic": _synthetic,
+    "ml-1m": _ml_1m,
+    "gowalla": _gowalla,
+    "scale": _scale,
+    "scale-10k": _scale_10k,
+}
+FORMATS: dict[str, Callable[[Path], Interactions]] = {
+    ".inter": _inter,
+    ".inter.gz": _inter,
+    ".csv": _table,
+    ".parquet": _table,
+}
 
 
 def load(name_or_path: str, data_dir: str | Path | None = None) -> Interactions:
     """The data set of a name among ``DATASETS``, or of a file that ends in one of ``FORMATS``.
 
-    ``data_dir`` is where named data sets are looked for and downloaded to; default: ``default_data_dir()``.
-    Raises ``OptionError`` for an unknown name, a missing or broken file, or a download that fails.
+    ``data_dir`` is where named data sets are looked for and downloaded to, and where what was parsed is
+    cached; default: ``default_data_dir()``. Raises ``OptionError`` for an unknown name, a missing or broken
+    file, or a download that fails.
     """
     directory = Path(data_dir).expanduser() if data_dir else default_data_dir()
     if name_or_path in DATASETS:
         return DATASETS[name_or_path](directory)
     for ending, read in FORMATS.items():
         if name_or_path.endswith(ending):
-            return read(Path(name_or_path).expanduser())
+            path = Path(name_or_path).expanduser()
+            if not path.is_file():
+                raise OptionError(f"dataset = {name_or_path!r}: there is no such file.")
+            return cached(path.name, [path], directory, lambda: read(path))  # noqa: B023
     raise OptionError(
         f"dataset = {name_or_path!r}: expected one of {', '.join(map(repr, DATASETS))}, "
         f"or the path of a file that ends in {', '.join(FORMATS)}."

@@ -136,6 +136,17 @@ def from_columns(
     )
 
 
+def expect_counts(interactions: Interactions, users: int, items: int, number: int, source: str) -> Interactions:
+    """The same interactions. Raises ``OptionError`` naming ``source`` where they are not as many as they should be."""
+    found = (interactions.num_users, interactions.num_items, interactions.num_interactions)
+    if found != (users, items, number):
+        raise OptionError(
+            f"{source} holds {found[0]:,} users, {found[1]:,} items and {found[2]:,} interactions; the official "
+            f"{interactions.name} has {users:,}, {items:,} and {number:,}. Remove the file and get it again."
+        )
+    return interactions
+
+
 def splits_of(counts: NDArray[Any]) -> NDArray[np.int64]:
     """(n,) counts to (n+1,) offsets."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])

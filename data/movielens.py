@@ -1,17 +1,85 @@
-"""MovieLens-1M (Harper and Konstan 2015)."""
+"""MovieLens-1M (Harper and Konstan 2015): GroupLens' own file, or the same ratings as a RecBole file."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
-from data.atomic import read_inter
-from data.interactions import Interactions
+import numpy as np
+
+from data.atomic import opened, read_inter
+from data.cache import cached
+from data.delimited import numbers, read_columns
+from data.download import download
+from data.interactions import Interactions, expect_counts, from_columns
 from protocol.options import OptionError
+
+URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
+MD5 = "c4d9eecfca2ab87c1945afe126590906"
+COUNTS = (6_040, 3_706, 1_000_209)
 
 
 def load_ml_1m(data_dir: Path) -> Interactions:
-    """6,040 users, 3,706 items, 1,000,209 interactions, from what lies in the data directory."""
-    path = data_dir / "ml-1m" / "ml-1m.inter.gz"
-    if not path.exists():
-        raise OptionError(f"ml-1m was not found in {data_dir}: expected ml-1m/ml-1m.inter.gz there.")
-    return read_inter(path, "ml-1m")
+    """Users, items and interactions as in ``COUNTS``, movie titles where the source has them.
+
+    Looks for ``ml-1m.zip``, ``ml-1m/ratings.dat`` and ``ml-1m/ml-1m.inter.gz`` in this order, and
+    downloads the first from GroupLens where there is none. Raises ``OptionError`` where that fails or the
+    file is not the official one.
+    """
+    folder = data_dir / "ml-1m"
+    readers: dict[Path, Callable[[Path], Interactions]] = {
+        data_dir / "ml-1m.zip": _read_zip,
+        folder / "ratings.dat": _read_folder,
+        folder / "ml-1m.inter.gz": lambda path: read_inter(path, "ml-1m"),
+    }
+    source = next((path for path in readers if path.exists()), None)
+    if source is None:
+        names = ", ".join(str(path.relative_to(data_dir)) for path in readers)
+        try:
+            source = download(URL, data_dir / "ml-1m.zip", MD5)
+        except OptionError as error:
+            raise OptionError(f"ml-1m: none of {names} is in {data_dir}, and {error}") from None
+    read = readers[source]
+    return cached("ml-1m", [source], data_dir, lambda: expect_counts(read(source), *COUNTS, str(source)))
+
+
+def _read_zip(path: Path) -> Interactions:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            titles = _titles(archive.open("ml-1m/movies.dat")) if "ml-1m/movies.dat" in archive.namelist() else None
+            with archive.open("ml-1m/ratings.dat") as ratings:
+                return _read_ratings(cast(BinaryIO, ratings), f"{path}, ml-1m/ratings.dat", titles)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise OptionError(
+            f"{path} is not a whole ml-1m.zip ({error}): remove it, and it is downloaded again."
+        ) from None
+
+
+def _read_folder(path: Path) -> Interactions:
+    movies = path.with_name("movies.dat")
+    titles = None
+    if movies.exists():
+        with opened(movies) as file:
+            titles = _titles(file)
+    with opened(path) as ratings:
+        return _read_ratings(ratings, str(path), titles)
+
+
+def _read_ratings(file: BinaryIO, source: str, titles: dict[str, str] | None) -> Interactions:
+    """``UserID::MovieID::Rating::Timestamp`` lines; to a one-byte separator every other of 7 columns is empty."""
+    users, items, times = [], [], []
+    for line, (user, item, time) in read_columns(file, source, b":", 7, (0, 2, 6)):
+        users.append(user)
+        items.append(item)
+        times.append(numbers(time, source, line, "timestamp"))
+    if not users:
+        raise OptionError(f"{source} is empty.")
+    return from_columns("ml-1m", np.concatenate(users), np.concatenate(items), np.concatenate(times), titles)
+
+
+def _titles(file: IO[bytes]) -> dict[str, str]:
+    """``MovieID::Title::Genres`` lines in Latin-1."""
+    rows = (line.decode("latin-1").split("::") for line in file)
+    return {row[0]: row[1] for row in rows if len(row) > 1}

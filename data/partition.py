@@ -64,4 +64,6 @@ def hosted_users(num_users: int, malicious: Users, partition_id: int, num_partit
     honest_nodes = num_partitions - attacker_nodes
     if partition_id >= honest_nodes:
         return partition(np.sort(malicious), attacker_nodes)[partition_id - honest_nodes], True
-    return partition(np.setdiff1d(everybody, malicious), honest_nodes)[partition_id], False
+    honest = np.ones(num_users, np.bool_)
+    honest[malicious] = False
+    return partition(everybody[honest], honest_nodes)[partition_id], False

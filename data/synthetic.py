@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,66 +12,89 @@ from data import draws
 from data.draws import Stream
 from data.interactions import Interactions, splits_of
 
-Floats = NDArray[np.float32]
+GRID = 1 << 16
+"""Logits are counted in steps of 1/GRID: sums of whole numbers choose the same items on every machine."""
 
 
-def synthetic(
-    num_users: int = 1_000,
-    num_items: int = 500,
-    num_genres: int = 20,
-    mean_length: float = 45.0,
-    taste: float = 3.5,
-    closeness: float = 1.0,
-    skew: float = 0.7,
-    continuation: float = 1.0,
-    seed: int = 0,
-) -> Interactions:
+@dataclass(frozen=True)
+class World:
+    """How the users of the synthetic data set choose.
+
+    Item i's logit is the sum of its popularity (Zipf with exponent ``skew``), ``taste`` if its genre is all
+    that the user loves and less if it is one of several, ``closeness`` times how near the item is to the
+    user's place in the genre, and ``continuation`` if it shares the genre of the item chosen last.
+    ``mean_length`` and ``spread``: mean and log-standard deviation of the number of choices.
+    """
+
+    num_users: int = 1_000
+    num_items: int = 800
+    num_genres: int = 24
+    mean_length: float = 40.0
+    spread: float = 0.5
+    taste: float = 10.0
+    closeness: float = 1.0
+    skew: float = 0.7
+    continuation: float = 1.0
+
+
+def synthetic(world: World | None = None, seed: int = 0) -> Interactions:
     """Interactions of users who choose, one after another, among the items that they have not had yet.
 
-    Each choice follows a multinomial logit (McFadden 1974): item i's logit is the sum of its popularity
-    (Zipf with exponent ``skew``), of the user's love for its genre (``taste`` times a few of the
-    ``num_genres``), of the nearness of user and item within the genre (``closeness``), and of
-    ``continuation`` where it follows in the genre's own order on the item chosen last. The same arguments
-    give the same data on every machine.
+    Every choice is a draw from a multinomial logit (McFadden 1974). The same arguments give the same data.
     """
+    world = world or World()
     generator = draws.generator(seed, Stream.SYNTHETIC)
-    popularity = -skew * np.log(np.arange(1, num_items + 1, dtype=np.float32))
-    popularity = generator.permutation(popularity)
-    genre = generator.integers(num_genres, size=num_items)
-    love = np.log(generator.dirichlet(np.full(num_genres, 0.15), num_users) + 1e-3) / 7 + 1
-    spot = generator.normal(size=(num_items, 2)).astype(np.float32)
-    home = generator.normal(size=(num_users, num_genres, 2)).astype(np.float32)
-    logits = popularity + taste * love.astype(np.float32)[:, genre]
-    logits += closeness * np.einsum("uik,ik->ui", home[:, genre], spot)
-    lengths = np.clip(generator.lognormal(np.log(mean_length) - 0.125, 0.5, num_users), 10, num_items // 3)
-    return _choose(generator, logits, genre, spot, continuation, np.sort(lengths.astype(np.int64))[::-1])
+    genre = generator.integers(world.num_genres, size=world.num_items)
+    logits = _logits(world, generator, genre)
+    chosen = _choose(generator, logits, genre, round(world.continuation * GRID), _lengths(world, generator))
+    # The choices were made by the busiest user first; who is busy shall not show in the index.
+    chosen = chosen[generator.permutation(world.num_users)]
+    real = chosen >= 0
+    times = np.broadcast_to(np.arange(chosen.shape[1]), chosen.shape)[real]
+    ids = np.arange(world.num_users).astype(np.str_), np.arange(world.num_items).astype(np.str_)
+    return Interactions("synthetic", *ids, splits_of(real.sum(1)), chosen[real], times)
+
+
+def _logits(world: World, generator: np.random.Generator, genre: NDArray[np.int64]) -> NDArray[np.int32]:
+    popularity = -world.skew * np.log(generator.permutation(world.num_items) + 1)
+    love = generator.dirichlet(np.full(world.num_genres, 0.15), world.num_users)
+    love = 1 + np.log(love + 1e-3) / np.log(1e3)
+    place = generator.normal(size=(world.num_users, world.num_genres, 2))[:, genre]
+    nearness = (place * generator.normal(size=(world.num_items, 2))).sum(2)
+    return _on_grid(popularity + world.taste * love[:, genre] + world.closeness * nearness)
+
+
+def _lengths(world: World, generator: np.random.Generator) -> NDArray[np.int64]:
+    """(U,) descending."""
+    lengths = generator.lognormal(np.log(world.mean_length) - world.spread**2 / 2, world.spread, world.num_users)
+    return np.sort(np.clip(lengths, 10, world.num_items // 3).astype(np.int64))[::-1]
 
 
 def _choose(
     generator: np.random.Generator,
-    logits: Floats,
+    logits: NDArray[np.int32],
     genre: NDArray[np.int64],
-    spot: Floats,
-    continuation: float,
+    continuation: int,
     lengths: NDArray[np.int64],
-) -> Interactions:
+) -> NDArray[np.int32]:
+    """(U, longest) each user's items in the order of choice, -1 after the last."""
     num_users, num_items = logits.shape
+    quantiles = (np.arange(GRID) + 0.5) / GRID
+    # Gumbel's trick: the item with the largest logit plus noise is a draw from the softmax.
+    gumbel = _on_grid(-np.log(-np.log(quantiles)))
+    same_genre = (genre[:, None] == genre) * np.int32(continuation)
     chosen = np.full((num_users, lengths[0]), -1, np.int32)
-    follows = continuation * (genre[:, None] == genre).astype(np.float32)
-    last: NDArray[np.int64] | None = None
     for position in range(lengths[0]):
         active = int((lengths > position).sum())
-        # Gumbel's trick: the largest logit plus noise is a draw from the softmax.
-        draw = np.maximum(generator.standard_exponential((active, num_items), np.float32), 1e-30)
-        noisy = logits[:active] - np.log(draw)
-        if last is not None:
-            noisy += follows[last[:active]]
-        last = noisy.argmax(1)
-        logits[np.arange(active), last] = -np.inf
-        chosen[:active, position] = last
-    order = generator.permutation(num_users)
-    chosen, lengths = chosen[order], lengths[order]
-    times = np.broadcast_to(np.arange(lengths.max()), chosen.shape)
-    real = chosen >= 0
-    ids = np.arange(num_users).astype(np.str_), np.arange(num_items).astype(np.str_)
-    return Interactions("synthetic", *ids, splits_of(lengths), chosen[real], times[real])
+        noisy = logits[:active] + gumbel[generator.integers(GRID, size=(active, num_items), dtype=np.uint16)]
+        if position:
+            noisy += same_genre[chosen[:active, position - 1]]
+        choice = noisy.argmax(1)
+        chosen[:active, position] = choice
+        logits[np.arange(active), choice] = np.iinfo(np.int32).min // 2
+    return chosen
+
+
+def _on_grid(values: NDArray[Any]) -> NDArray[np.int32]:
+    steps: NDArray[np.int32] = np.rint(values * GRID).astype(np.int32)
+    return steps
