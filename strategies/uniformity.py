@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -26,20 +29,60 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     centre = untouched.mean(0)
     base = untouched - centre
 
-    owners, places, gradients = _drawn_rows(updates, model, items)
-    rows = model.preview_rows(items[places], gradients) - centre
+    moved = _moved_rows(updates, model, items)
     touched = torch.zeros(n, k, dtype=torch.float64, device=base.device)
-    touched[owners, places] = 1
+    touched[moved.owners, moved.places] = 1
 
     common = _distances(base.unsqueeze(0), base.unsqueeze(0))[0].fill_diagonal_(0).double()
     from_touched = touched @ common
     # Σ over untouched pairs: all pairs, less twice those with a touched row, plus the touched pairs taken away twice.
     totals = common.sum() - 2 * from_touched.sum(1) + (from_touched * touched).sum(1)
-    return (totals + _moved_distances(base, rows, owners, places, touched)) / (k * (k - 1))
+    for users, real, rows, gradients in _chunks(moved, n, k):
+        place = moved.places[rows]
+        step = model.preview_rows(items[place.flatten()], gradients) - centre
+        step = step.view(*place.shape, -1)
+        after = base.expand(len(users), k, -1).scatter(1, place.unsqueeze(2).expand_as(step), step)
+        distances = _distances(step, after).scatter_(2, place.unsqueeze(2), 0)
+        # Pairs of a moved and an unmoved row count twice, those of two moved rows are met twice.
+        to_place = torch.bmm(real.to(distances.dtype).unsqueeze(1), distances).squeeze(1).double()
+        totals[users] += (to_place * (2 - touched[users])).sum(1)
+    return totals / (k * (k - 1))
 
 
-def _drawn_rows(updates: Updates, model: ServerModel, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The drawn rows that each update moves: owner (r,), place among the drawn (r,), gradient (r, d); by owner.
+@dataclass(frozen=True)
+class _MovedRows:
+    """Touched drawn rows by owner: ``owners`` (r,), ``places`` (r,) among the drawn, ``gradients`` (r, d)."""
+
+    owners: Tensor
+    places: Tensor
+    gradients: Tensor
+
+
+def _chunks(moved: _MovedRows, n: int, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Users with similarly many moved rows at a time, so that a chunk has about ``CELLS`` distances.
+
+    Yields users (c,), which rows are real (c, w) and not padding, the rows (c, w), and their gradients (c·w, d).
+    """
+    counts = torch.bincount(moved.owners, minlength=n)
+    starts = splits_of(counts)[:-1]
+    order = counts.argsort()
+    sizes = counts[order].tolist()
+    low = sum(size == 0 for size in sizes)
+    while low < n:
+        high = low + 1
+        while high < n and sizes[high] * k * (high + 1 - low) <= CELLS:
+            high += 1
+        users = order[low:high]
+        steps = torch.arange(sizes[high - 1], device=users.device)
+        real = steps < counts[users].unsqueeze(1)
+        # Padding repeats the user's first row.
+        rows = starts[users].unsqueeze(1) + steps * real
+        yield users, real, rows, moved.gradients.index_select(0, rows.flatten())
+        low = high
+
+
+def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRows:
+    """The drawn rows that each update moves.
 
     An update with another share of the L2 term than 1 moves every row: it is made explicit there.
     """
@@ -51,7 +94,7 @@ def _drawn_rows(updates: Updates, model: ServerModel, items: Tensor) -> tuple[Te
     owners, places, gradients = updates.row_owner[drawn], where[drawn], updates.rows[drawn]
     odd = (updates.l2_share != 1).nonzero().flatten()
     if not len(odd):
-        return owners, places, gradients
+        return _MovedRows(owners, places, gradients)
     even = torch.isin(owners, odd, invert=True)
     dense = gradients.new_zeros(len(updates), len(items), gradients.shape[1])[odd]
     position = torch.full((len(updates),), -1, device=odd.device).scatter_(
@@ -63,39 +106,7 @@ def _drawn_rows(updates: Updates, model: ServerModel, items: Tensor) -> tuple[Te
     places = torch.cat([places[even], torch.arange(len(items), device=items.device).repeat(len(odd))])
     gradients = torch.cat([gradients[even], dense.flatten(0, 1)])
     order = owners.argsort(stable=True)
-    return owners[order], places[order], gradients[order]
-
-
-def _moved_distances(base: Tensor, rows: Tensor, owners: Tensor, places: Tensor, touched: Tensor) -> Tensor:
-    """(n,) the sum over ordered pairs with at least one moved row of their distance after the step."""
-    n, k = touched.shape
-    counts = torch.bincount(owners, minlength=n)
-    starts = splits_of(counts)[:-1]
-    sums = touched.new_zeros(n)
-    by_count = counts.argsort()
-    sizes = counts[by_count].tolist()
-    low = 0
-    while low < n:
-        high = low + 1
-        while high < n and sizes[high] * k * (high + 1 - low) <= CELLS:
-            high += 1
-        longest = sizes[high - 1]
-        if longest:
-            users = by_count[low:high]
-            steps = torch.arange(longest, device=base.device)
-            real = steps < counts[users].unsqueeze(1)
-            positions = (starts[users].unsqueeze(1) + steps).where(real, starts[users].unsqueeze(1))
-            positions = positions.clamp(max=len(rows) - 1)
-            moved, place = rows[positions], places[positions]
-            after = base.expand(len(users), k, -1).clone()
-            after.scatter_(1, place.unsqueeze(2).expand_as(moved), moved)
-            distances = _distances(moved, after)
-            distances.scatter_(2, place.unsqueeze(2), 0)
-            sides = torch.stack([torch.ones_like(touched[users]), touched[users]], 2).to(base.dtype)
-            to_all, to_moved = (torch.bmm(distances, sides).double() * real.unsqueeze(2)).sum(1).unbind(1)
-            sums[users] = 2 * to_all - to_moved
-        low = high
-    return sums
+    return _MovedRows(owners[order], places[order], gradients[order])
 
 
 def _distances(left: Tensor, right: Tensor) -> Tensor:
