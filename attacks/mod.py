@@ -65,7 +65,7 @@ def poisoning(attacker_of: Callable[[Context, TrainRequest], Attacker | None]) -
         attacker.save(attacker.attack.state())
         answer = TrainReply(replace_users(honest.updates, malicious, poisoned), honest.losses)
         content = train_reply_content(answer, request.server_round)
-        content["attack"] = MetricRecord(attacker.attack.state())
+        content["attack"] = MetricRecord({**attacker.attack.state()})
         return Message(content, reply_to=message)
 
     return mod

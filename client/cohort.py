@@ -21,6 +21,14 @@ from protocol.requests import LossOptions
 Ints = NDArray[np.int64]
 
 
+def sorted_unique(keys: Ints) -> Ints:
+    """The distinct keys in ascending order; for nearly sorted keys several times faster than ``np.unique``."""
+    keys = np.sort(keys, kind="stable")
+    first = np.ones(len(keys), np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return keys[first]
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The n users of one request in ascending order, with their training items.
@@ -52,7 +60,7 @@ class Cohort:
         held_out = np.concatenate([self.shard.valid[self.slots], self.shard.test[self.slots]]).astype(np.int64)
         owner = np.concatenate([self.owner, np.tile(np.arange(len(self.users)), 2)])
         items = np.concatenate([self.items, held_out])
-        keys = np.unique(owner[items >= 0] * width + items[items >= 0])
+        keys = sorted_unique(owner[items >= 0] * width + items[items >= 0])
         touched = np.bincount(keys // width, minlength=len(self.users))
         offsets = splits_of(touched)
         rank = np.arange(len(keys)) - np.repeat(offsets[:-1], touched)

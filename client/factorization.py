@@ -12,10 +12,10 @@ from torch import Tensor
 from attacks.view import Alteration, TrainingPairs
 from client.cohort import Cohort, cohort_of, contrastive_draws, training_pairs
 from client.private_vectors import PrivateVectors
-from client.ranking import MOST, held_out_ranks, rank_histogram
+from client.ranking import held_out_ranks, rank_histogram
 from data.shard import Shard
 from models.mf import cohort_gradient
-from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
+from protocol.requests import MOST_RANKS, EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 from protocol.updates import make_updates
 
 EVALUATED_AT_ONCE = 8192
@@ -82,7 +82,10 @@ class Factorization:
         users = self._shard.users[self._evaluated]
         if len(request.users):
             users = np.intersect1d(users, request.users.numpy())
-        counts = {"valid": torch.zeros(MOST + 1, dtype=torch.int64), "test": torch.zeros(MOST + 1, dtype=torch.int64)}
+        counts = {
+            "valid": torch.zeros(MOST_RANKS + 1, dtype=torch.int64),
+            "test": torch.zeros(MOST_RANKS + 1, dtype=torch.int64),
+        }
         for start in range(0, len(users), EVALUATED_AT_ONCE):
             cohort = cohort_of(self._shard, users[start : start + EVALUATED_AT_ONCE])
             state = self._private(request.run, table.shape[1]).at(

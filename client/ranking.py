@@ -7,21 +7,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.cohort import Cohort
-
-MOST = 20
-"""Ranks up to this one are told apart."""
+from client.cohort import Cohort, sorted_unique
+from protocol.requests import MOST_RANKS
 
 BLOCK_SCORES = 1 << 21
 """Scores computed at a time."""
 
 
 def rank_histogram(ranks: Tensor) -> Tensor:
-    """(MOST + 1,) int64: how many ranks are 1, …, MOST, and how many lie beyond.
+    """(21,) int64: how many ranks are 1, …, 20, and how many lie beyond.
 
     All that leaves a node; counts add up exactly, in whatever order nodes answer.
     """
-    return torch.bincount(ranks.clamp(max=MOST + 1) - 1, minlength=MOST + 1)
+    return torch.bincount(ranks.clamp(max=MOST_RANKS + 1) - 1, minlength=MOST_RANKS + 1)
 
 
 def held_out_ranks(
@@ -63,7 +61,7 @@ def _masked_items(
     users = np.arange(len(targets))
     extra = also_masked >= 0
     keys = np.concatenate([cohort.owner * num_items + cohort.items, users[extra] * num_items + also_masked[extra]])
-    keys = np.unique(keys)
+    keys = sorted_unique(keys)
     keys = keys[keys % num_items != targets[keys // num_items]]
     offsets: NDArray[np.int64] = np.searchsorted(keys, np.arange(len(targets) + 1) * num_items)
     return torch.from_numpy(np.stack([keys // num_items, keys % num_items])), offsets

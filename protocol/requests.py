@@ -10,6 +10,9 @@ from torch import Tensor
 
 from protocol.updates import Updates
 
+MOST_RANKS = 20
+"""A rank histogram tells ranks 1 to 20 apart and counts the rest together: 21 counts."""
+
 
 @dataclass(frozen=True)
 class LossOptions:

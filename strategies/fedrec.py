@@ -112,7 +112,7 @@ class FedRec(Strategy):
             request = EvaluateRequest(server_round, users, settings.run, settings.loss)
             yield _message(request_content(arrays, request), node, "evaluate", server_round)
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord:
         """The nodes' counts, added up: lists by name."""
         totals = {name: torch.zeros(length, dtype=torch.int64) for name, length in self.settings.counts.items()}
         for reply in replies:

@@ -1,0 +1,46 @@
+"""The ServerApp: read the options, open the engine, train."""
+
+from __future__ import annotations
+
+import logging
+
+from flwr.app import Context
+from flwr.common.logger import log
+from flwr.serverapp import Grid, ServerApp
+
+from protocol.options import OptionError
+from server.config import server_config
+from server.engine import open_engine
+from server.run_directory import make_run_directory
+from server.training import run_training
+from strategies.population import PopulationError
+
+app = ServerApp()
+
+EXPECTED_ERRORS = (OptionError, PopulationError)
+"""Errors whose text is a sentence for the person who started the run; a stack trace would only hide it."""
+
+
+class WithoutStackTrace(logging.Filter):
+    """Shows an expected error by its sentence alone. Flower logs whatever ends a ServerApp with its stack."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], EXPECTED_ERRORS):
+            record.exc_info = None
+        return True
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One run. Raises ``OptionError`` or ``PopulationError``, so that Flower sees it as failed."""
+    logger = logging.getLogger("flwr")
+    if not any(isinstance(known, WithoutStackTrace) for known in logger.filters):
+        logger.addFilter(WithoutStackTrace())
+    try:
+        config = server_config(context.run_config)
+        directory = make_run_directory(config)
+        with open_engine(grid, config, context, directory) as engine:
+            run_training(engine, config, directory)
+    except EXPECTED_ERRORS as error:
+        log(logging.ERROR, "This run cannot start. %s", error)
+        raise

@@ -1,0 +1,126 @@
+"""The options of a run that concern the server: read, checked and completed here and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from attacks import attack_class
+from models import MODELS
+from protocol.options import RunConfig, as_run_config, read, require
+from protocol.requests import LossOptions
+from strategies.chain import compose
+from strategies.rule import Rule
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What a run is. ``pyproject.toml`` says what each option means; the defaults are the same."""
+
+    dataset: str = "synthetic"
+    data_dir: str = ""
+    model: str = "mf"
+    embedding_dim: int = 64
+    num_server_rounds: int = 1000
+    clients_per_round: int = 50
+    learning_rate: float = 0.0
+    weight_decay: float = 1e-5
+    dropout: float = 0.2
+    negatives: Literal["static", "fresh"] = "static"
+    contrastive_task: Literal["auto", "on", "off"] = "auto"
+    contrastive_weight: float = 1.0
+    contrastive_negatives: int = 15
+    attack: str = "none"
+    malicious_fraction: float = 0.01
+    attack_start: int = 1
+    attack_stop: int = 0
+    defense: str = "none"
+    eval_every: int = 100
+    eval_users: int = 0
+    seed: int = 0
+    output_dir: str = ""
+    run_name: str = ""
+    engine: Literal["ray", "flower", "local"] = "ray"
+    num_nodes: int = 0
+    ray_address: str = ""
+    cpus_per_node: float = 0.0
+    gpus_per_node: float = 0.0
+    min_nodes: int = 0
+    node_timeout: float = 300.0
+    round_timeout: float = 600.0
+    min_updates: int = 1
+    max_examples: int = 1_000_000
+    plugin_dir: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
+        for name in ("embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates"):
+            value = getattr(self, name)
+            require(value >= 1, name.replace("_", "-"), value, "at least 1")
+        for name in ("learning_rate", "weight_decay", "contrastive_weight", "seed", "num_nodes", "attack_stop"):
+            value = getattr(self, name)
+            require(value >= 0, name.replace("_", "-"), value, "0 or more")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
+        fraction = self.malicious_fraction
+        require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")
+        require("/" not in self.run_name, "run-name", self.run_name, "a name without slashes")
+        require(
+            not self.plugin_dir or Path(self.plugin_dir).is_dir(), "plugin-dir", self.plugin_dir, "a folder that exists"
+        )
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """A run's options with everything completed that follows from others."""
+
+    options: ServerOptions
+    loss: LossOptions
+    run_config: RunConfig
+
+    @property
+    def attacked(self) -> bool:
+        """Whether anybody is malicious in this run."""
+        return self.options.attack != "none" and self.options.malicious_fraction > 0
+
+    def rule(self) -> Rule:
+        """The defense, as a chain of rules in their first state."""
+        options = self.options
+        return compose(options.defense, self.run_config, options.clients_per_round, options.malicious_fraction)
+
+    @property
+    def output_dir(self) -> Path:
+        """Where run directories go, absolute. A relative one counts from where this process was started."""
+        return Path(self.options.output_dir or "~/robust-fedrec/runs").expanduser().absolute()
+
+
+def server_config(run_config: RunConfig) -> ServerConfig:
+    """Read and check a run's configuration before anything is started. Raises ``OptionError``."""
+    options = read(ServerOptions, run_config)
+    if options.plugin_dir and options.plugin_dir not in sys.path:
+        sys.path.append(options.plugin_dir)
+    if options.attack != "none":
+        kind = attack_class(options.attack)
+        read(kind.Options, run_config, kind.prefix)
+    options = replace(options, learning_rate=options.learning_rate or MODELS[options.model].learning_rate)
+    # UNION's clients train with its contrastive task; its server half alone is another defense.
+    asked = {"on": True, "off": False, "auto": "union" in options.defense.split("+")}
+    loss = LossOptions(
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        dropout=options.dropout,
+        negatives=options.negatives,
+        contrastive_weight=options.contrastive_weight if asked[options.contrastive_task] else 0.0,
+        contrastive_negatives=options.contrastive_negatives,
+    )
+    own = MODELS[options.model].defaults
+    completed = {**run_config, **{name: value for name, value in own.items() if not run_config.get(name)}}
+    config = ServerConfig(options, loss, completed)
+    config.rule()
+    return config
+
+
+def effective(config: ServerConfig) -> dict[str, object]:
+    """Every option as used, for ``config.json``."""
+    return {**config.run_config, **as_run_config(config.options), "contrastive-weight": config.loss.contrastive_weight}

@@ -1,0 +1,79 @@
+"""Which grid a run's messages go through: Flower's own, Ray actors, or this process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from server.config import ServerConfig
+
+CLIENT_APP = "client.app:app"
+"""What nodes run, as ``pyproject.toml`` names it; the server hands it on and never looks inside."""
+
+RAY_START = 60.0
+"""Seconds to wait for the Ray instance that Flower's simulation starts beside the ServerApp."""
+
+
+def is_simulated(grid: Grid | None) -> bool:
+    """Whether the run is a simulation, in which another engine may take over; a deployment's nodes are real."""
+    return grid is None or type(grid).__name__ == "InMemoryGrid"
+
+
+@contextmanager
+def open_engine(grid: Grid | None, config: ServerConfig, context: Context, directory: Path) -> Iterator[Grid]:
+    """The grid of the engine that the options name; closed when the run ends.
+
+    ``grid`` is Flower's own, ``None`` where no Flower runtime is at hand.
+    """
+    engine = config.options.engine
+    if grid is not None and (engine == "flower" or not is_simulated(grid)):
+        yield grid
+    elif engine == "local" or (grid is None and engine == "flower"):
+        yield _local(config, context, directory)
+    else:
+        yield from _ray(grid, config, context, directory)
+
+
+def num_nodes(config: ServerConfig) -> int:
+    """The option, or one node a core, and one for the attacker where there is one."""
+    return config.options.num_nodes or (os.cpu_count() or 1) + config.attacked
+
+
+def _local(config: ServerConfig, context: Context, directory: Path) -> Grid:
+    import client.app
+    from server.local_grid import LocalGrid
+
+    return LocalGrid(client.app.app, dict(context.run_config), num_nodes(config), "memory", context.run_id)
+
+
+def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: Path) -> Iterator[Grid]:
+    import ray
+
+    from server.ray_grid import Placement, RayGrid, start_ray
+
+    if grid is not None:
+        # Flower's simulation calls ray.init in a thread of its own at this very moment; a second call would die.
+        _wait_for(ray.is_initialized, RAY_START)
+    if not ray.is_initialized():
+        start_ray(config.options.ray_address)
+    nodes = num_nodes(config)
+    placement = Placement(nodes, config.options.cpus_per_node, config.options.gpus_per_node)
+    app_dir = Path(__file__).resolve().parent.parent
+    engine = RayGrid(CLIENT_APP, app_dir, context.run_id, dict(context.run_config), placement, directory / "nodes")
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _wait_for(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)

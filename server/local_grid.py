@@ -1,0 +1,79 @@
+"""A grid whose nodes live in this process: no network, no Ray, the same apps and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+CLIENT_FAILED = 2
+"""Flower's error code for a ClientApp that raised."""
+
+
+class LocalGrid(Grid):
+    """Calls the ClientApp in this process, one node after another."""
+
+    direct = True
+
+    def __init__(
+        self, app: ClientApp, run_config: dict[str, Any], num_nodes: int, state_dir: str, run_id: int = 1
+    ) -> None:
+        self._app = app
+        self._run: Any = None
+        self._contexts = {
+            node: Context(
+                run_id,
+                node,
+                {"partition-id": node - 1, "num-partitions": num_nodes, "state-dir": state_dir},
+                RecordDict(),
+                run_config,
+            )
+            for node in range(1, num_nodes + 1)
+        }
+        self._replies: dict[str, Message] = {}
+        self._ids = count(1)
+
+    def set_run(self, run: Any) -> None:
+        """Nothing depends on the run here."""
+        self._run = run
+
+    @property
+    def run(self) -> Any:
+        """What ``set_run`` was given."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes; they are there from the start."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Let the nodes answer at once and keep their replies."""
+        ids = []
+        for message in messages:
+            ids.append(str(next(self._ids)))
+            self._replies[ids[-1]] = self._answer(message)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies, each once."""
+        return [self._replies.pop(message_id) for message_id in message_ids if message_id in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """The replies of all nodes, in the order of the messages."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _answer(self, message: Message) -> Message:
+        try:
+            return self._app(message, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            return Message(Error(CLIENT_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)

@@ -1,0 +1,61 @@
+"""How a run shows itself: one live line on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from logging import INFO
+
+from flwr.common.logger import log
+
+LOG_EVERY = 10.0
+LIVE_EVERY = 0.2
+"""Seconds between two lines."""
+
+
+class Progress:
+    """Tells the round, the rate, the last metrics and the time left."""
+
+    def __init__(self, name: str, num_rounds: int, done: int = 0) -> None:
+        self._name = name
+        self._num_rounds = num_rounds
+        self._first = done
+        self._started = time.monotonic()
+        self._shown = self._started
+        self._metrics = ""
+        self._live = sys.stderr.isatty()
+
+    def evaluated(self, server_round: int, metrics: Mapping[str, float]) -> None:
+        """Remember the newest metrics, and show them."""
+        self._metrics = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self._show(server_round)
+
+    def advance(self, server_round: int) -> None:
+        """A round is done."""
+        if time.monotonic() - self._shown >= (LIVE_EVERY if self._live else LOG_EVERY):
+            self._show(server_round)
+
+    def close(self) -> None:
+        """End the live line."""
+        if self._live:
+            print(file=sys.stderr, flush=True)
+
+    def _show(self, server_round: int) -> None:
+        self._shown = time.monotonic()
+        rate = (server_round - self._first) / max(self._shown - self._started, 1e-9)
+        left = (self._num_rounds - server_round) / rate if rate else float("inf")
+        text = f"{self._name}  round {server_round}/{self._num_rounds}  {rate:.1f} rounds/s  {_clock(left)} left"
+        text = f"{text}  {self._metrics}"
+        if self._live:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            log(INFO, text)
+
+
+def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

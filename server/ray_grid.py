@@ -1,0 +1,220 @@
+"""A grid whose nodes are long-lived Ray actors, each with its shard and its state in memory.
+
+A round costs two hops through shared memory instead of Flower's polling and pickling: the model is put
+into the object store once a round, an actor maps it without a copy, and so does the server with the
+updates that come back. Messages, apps and mods are the same as on Flower's own engines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+NODE_UNAVAILABLE = 5
+CLIENT_FAILED = 2
+"""Flower's error codes."""
+
+Packed = dict[str, Any]
+"""A record as plain values; arrays as views of their bytes, which Ray puts into shared memory as they are."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How many nodes there are and what each gets of the cluster; ``threads``: of torch, in each actor."""
+
+    num_nodes: int
+    cpus: float = 0.0
+    gpus: float = 0.0
+    threads: int = 1
+
+
+class NodeActor:
+    """One node: it calls the ClientApp on the messages that it gets, in its own process."""
+
+    def __init__(
+        self, app: str, app_dir: str, node: int, run_id: int, node_config: Packed, run_config: Packed, threads: int
+    ) -> None:
+        sys.path.insert(0, app_dir)
+        import torch
+
+        torch.set_num_threads(threads)
+        module_name, _, attribute = app.partition(":")
+        module = importlib.import_module(module_name)
+        # Ray puts the driver's working directory first on its workers' path: never run another copy of the app.
+        place = Path(str(module.__file__)).resolve()
+        if Path(app_dir).resolve() not in place.parents:
+            raise ImportError(f"This worker imported the app from {place}, expected a file in {app_dir}.")
+        self._app = getattr(module, attribute)
+        self._context = Context(run_id, node, node_config, RecordDict(), run_config)
+
+    def answer(self, address: tuple[int, str, str], content: dict[str, Any], *shared: Any) -> tuple[bool, Any]:
+        """Whether it succeeded, and the packed reply or the error's text.
+
+        ``address``: node, message type and group; ``shared``: records that were put once for several messages.
+        """
+        records = {name: shared[place] if isinstance(place, int) else place for name, place in content.items()}
+        node, kind, group = address
+        message = Message(_unpack(records), node, kind, group_id=group)
+        try:
+            return True, _pack(self._app(message, self._context).content)
+        except Exception as error:
+            return False, f"{type(error).__name__}: {error}"
+
+
+class RayGrid(Grid):
+    """Sends messages to actors and gathers the replies as they come."""
+
+    direct = True
+
+    def __init__(
+        self, app: str, app_dir: Path, run_id: int, run_config: Packed, placement: Placement, state_dir: Path
+    ) -> None:
+        kind: Any = ray.remote(NodeActor).options(
+            num_cpus=placement.cpus,
+            num_gpus=placement.gpus,
+            max_restarts=-1,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(placement.threads)}},
+        )
+        self._actors: dict[int, Any] = {}
+        for node in range(1, placement.num_nodes + 1):
+            node_config = {
+                "partition-id": node - 1,
+                "num-partitions": placement.num_nodes,
+                "state-dir": str(state_dir),
+            }
+            self._actors[node] = kind.remote(
+                app, str(app_dir), node, run_id, node_config, dict(run_config), placement.threads
+            )
+        self._run: Any = None
+        self._pending: dict[str, tuple[Message, Any]] = {}
+        self._ids = count(1)
+
+    def set_run(self, run: Any) -> None:
+        """Nothing depends on the run here."""
+        self._run = run
+
+    @property
+    def run(self) -> Any:
+        """What ``set_run`` was given."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes; Ray holds messages back until an actor is up."""
+        return list(self._actors)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send; a record that several messages share goes into the object store once."""
+        stored: dict[int, Any] = {}
+        ids = []
+        for message in messages:
+            content: dict[str, Any] = {}
+            shared: list[Any] = []
+            for name, record in message.content.items():
+                if isinstance(record, ArrayRecord):
+                    if id(record) not in stored:
+                        stored[id(record)] = ray.put(_pack_record(record))
+                    content[name] = len(shared)
+                    shared.append(stored[id(record)])
+                else:
+                    content[name] = _pack_record(record)
+            about = message.metadata
+            address = (about.dst_node_id, about.message_type, about.group_id)
+            ids.append(str(next(self._ids)))
+            self._pending[ids[-1]] = (message, self._actors[address[0]].answer.remote(address, content, *shared))
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that are there, each once."""
+        return self._collect(list(message_ids), 0.0)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """The replies that come within ``timeout`` seconds; later ones are dropped."""
+        ids = list(self.push_messages(messages))
+        replies = self._collect(ids, timeout)
+        for message_id in ids:
+            self._pending.pop(message_id, None)
+        return replies
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+
+    def _collect(self, ids: list[str], timeout: float | None) -> list[Message]:
+        futures = {self._pending[message_id][1]: message_id for message_id in ids if message_id in self._pending}
+        if not futures:
+            return []
+        done, _ = ray.wait(list(futures), num_returns=len(futures), timeout=timeout)
+        return [self._reply(futures[future]) for future in done]
+
+    def _reply(self, message_id: str) -> Message:
+        message, future = self._pending.pop(message_id)
+        try:
+            succeeded, answer = ray.get(future)
+        except ray.exceptions.RayError as error:
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            return Message(Error(NODE_UNAVAILABLE, reason), reply_to=message)
+        if not succeeded:
+            return Message(Error(CLIENT_FAILED, answer), reply_to=message)
+        return Message(_unpack(answer), reply_to=message)
+
+
+def start_ray(address: str) -> None:
+    """Connect to the cluster at ``address`` ("auto": the running one), or start one on this machine for ""."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address=address or None,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        ignore_reinit_error=True,
+    )
+
+
+def _pack(content: RecordDict) -> dict[str, Packed]:
+    return {name: _pack_record(record) for name, record in content.items()}
+
+
+def _pack_record(record: Any) -> Packed:
+    if isinstance(record, ArrayRecord):
+        arrays = {
+            name: (array.dtype, array.shape, array.stype, np.frombuffer(array.data, np.uint8))
+            for name, array in record.items()
+        }
+        return {"arrays": arrays}
+    return {"metrics" if isinstance(record, MetricRecord) else "config": dict(record.items())}
+
+
+def _unpack(content: dict[str, Packed]) -> RecordDict:
+    return RecordDict({name: _unpack_record(packed) for name, packed in content.items()})
+
+
+def _unpack_record(packed: Packed) -> Any:
+    if "arrays" not in packed:
+        return MetricRecord(packed["metrics"]) if "metrics" in packed else ConfigRecord(packed["config"])
+    record = ArrayRecord()
+    for name, (dtype, shape, stype, values) in packed["arrays"].items():
+        array = Array(dtype, shape, stype, b"")
+        # A view of shared memory in place of a copy; its readers take any buffer.
+        array.data = values.data
+        record[name] = array
+    return record

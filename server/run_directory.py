@@ -1,0 +1,32 @@
+"""The directory of a run: named by its options and the time, never one that another run uses."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from protocol.options import OptionError
+from server.config import ServerConfig
+
+
+def make_run_directory(config: ServerConfig) -> Path:
+    """Create and return it, absolute. Raises ``OptionError`` where it cannot be written."""
+    options = config.options
+    attack = options.attack.rpartition(":")[2] if config.attacked else "none"
+    parts = [options.dataset, options.model, attack, options.defense, f"seed{options.seed}"]
+    made = "-".join(Path(part).name.split(".")[0] for part in parts) + time.strftime("-%Y%m%d-%H%M%S")
+    base, name = config.output_dir, options.run_name or made
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 1000):
+            directory = base / (name if attempt == 1 else f"{name}-{attempt}")
+            try:
+                directory.mkdir()
+            except FileExistsError:
+                continue
+            return directory
+    except OSError as error:
+        raise OptionError(
+            f"output-dir = {str(base)!r}: cannot be written ({error.strerror}); name a folder that can."
+        ) from error
+    raise OptionError(f"run-name = {name!r}: there are already a thousand runs of this name in {base}.")
