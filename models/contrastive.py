@@ -43,7 +43,7 @@ def add_contrastive(table: Tensor, draws: ContrastiveDraws, weight: float, rows:
     L_CL(u) = −(1/n_u) Σ_i ln( exp(e_i·e_i⁺) / (exp(e_i·e_i⁺) + Σ exp(e_i·e_i⁻)) ), on vectors after dropout.
     """
     counts = draws.splits.diff()
-    shares = (1.0 / counts.clamp(min=1)).to(table.dtype)
+    shares = 1.0 / counts.clamp(min=1).to(table.dtype)
     losses = table.new_zeros(len(counts))
     owner, width = draws.owner, draws.items.shape[1]
     factor = 1.0 / (1.0 - draws.dropout)

@@ -22,7 +22,7 @@ def last_hidden(
     weights = sasrec.unflatten(shared, shape)
     lengths = splits.diff().clamp(max=shape.max_length)
     hidden = table.new_zeros(len(lengths), shape.dim)
-    for batch in batches(splits[1:], lengths, max_batch_tokens):
+    for batch in batches(splits[1:], lengths, shape.max_length, max_batch_tokens):
         index = sasrec.position_index(batch.lengths, batch.places.shape[1], shape)
         inputs = sasrec.embed(table[items[batch.places]], weights.positions[index])
         states = sasrec.encode(inputs, weights)

@@ -87,3 +87,17 @@ def test_last_hidden_is_the_newest_state_of_the_newest_items(max_batch_tokens: i
     for row, history in zip(hidden, histories, strict=True):
         expected = states_of(history[-10:])[-1] if history else torch.zeros(8, dtype=torch.float64)
         torch.testing.assert_close(row, expected, rtol=0, atol=1e-12)
+
+
+def test_a_score_does_not_depend_on_the_others_by_a_single_bit() -> None:
+    generator = np.random.default_rng(8)
+    shape = Shape(max_length=60)
+    table = torch.from_numpy(generator.normal(0, 0.5, (NUM_ITEMS, shape.dim)).astype(np.float32))
+    shared = sasrec.initial_shared(shape, generator)
+    splits = np.concatenate([[0], generator.integers(1, 90, 30).cumsum()])
+    items = torch.from_numpy(generator.integers(0, NUM_ITEMS, splits[-1]))
+    whole = last_hidden(table, shared, shape, torch.from_numpy(splits), items)
+    for user in range(30):
+        start, end = splits[user], splits[user + 1]
+        alone = last_hidden(table, shared, shape, torch.tensor([0, end - start]), items[start:end])
+        assert torch.equal(alone[0], whole[user])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models import dropout, sasrec, sasrec_batches, sasrec_cohort
+from models.contrastive import ContrastiveDraws
 from models.sasrec import Shape
 from models.sasrec_cohort import CohortGradient, Histories, cohort_gradient
 
@@ -115,7 +116,12 @@ def test_equals_one_user_at_a_time(with_dropout: bool, max_batch_tokens: int) ->
     histories = histories_of(LENGTHS)
     keys = keys_of(len(LENGTHS)) if with_dropout else None
     gradient = cohort_gradient(
-        *model(), SHAPE, histories, PROBABILITY if with_dropout else 0.0, keys, max_batch_tokens=max_batch_tokens
+        *model(),
+        SHAPE,
+        histories,
+        probability=PROBABILITY if with_dropout else 0.0,
+        keys=keys,
+        max_batch_tokens=max_batch_tokens,
     )
     for user, (loss, items, shared) in enumerate(one_by_one(histories, keys)):
         torch.testing.assert_close(gradient.losses[user], loss, rtol=0, atol=1e-8)
@@ -134,22 +140,54 @@ def test_other_pairs_than_the_next_item_are_judged_where_they_stand() -> None:
         torch.testing.assert_close(gradient.shared[user], shared, rtol=0, atol=1e-8)
 
 
-def test_no_user_depends_on_the_others() -> None:
-    histories = histories_of(LENGTHS)
-    keys = keys_of(len(LENGTHS))
-    whole = cohort_gradient(*model(), SHAPE, histories, PROBABILITY, keys)
-    for user in range(len(LENGTHS)):
-        start, end = histories.splits[user], histories.splits[user + 1]
-        mine = Histories(
-            torch.tensor([0, end - start]),
-            histories.items[start:end],
-            histories.positives[start:end],
-            histories.negatives[start:end],
+def only(histories: Histories, user: int) -> Histories:
+    """The cohort of this user alone."""
+    mine = slice(histories.splits[user], histories.splits[user + 1])
+    length = histories.splits.diff()[user : user + 1]
+    return Histories(
+        torch.cat([length.new_zeros(1), length]),
+        histories.items[mine],
+        histories.positives[mine],
+        histories.negatives[mine],
+    )
+
+
+@pytest.mark.parametrize("probability", [0.0, PROBABILITY])
+def test_no_user_depends_on_the_others_by_a_single_bit(probability: float) -> None:
+    """However a run divides a cohort over its nodes, it stays the same run."""
+    shape = Shape(max_length=60)
+    table, shared = (parameter.float() for parameter in model(shape))
+    lengths = np.random.default_rng(2).integers(1, 90, 40).tolist()
+    histories, keys = histories_of(lengths), keys_of(len(lengths))
+    whole = cohort_gradient(table, shared, shape, histories, probability=probability, keys=keys)
+    for user in range(len(lengths)):
+        alone = cohort_gradient(
+            table, shared, shape, only(histories, user), probability=probability, keys=keys[user : user + 1]
         )
-        alone = cohort_gradient(*model(), SHAPE, mine, PROBABILITY, keys[user : user + 1])
-        torch.testing.assert_close(alone.losses[0], whole.losses[user], rtol=0, atol=1e-12)
-        torch.testing.assert_close(dense_rows(alone, 0), dense_rows(whole, user), rtol=0, atol=1e-12)
-        torch.testing.assert_close(alone.shared[0], whole.shared[user], rtol=0, atol=1e-12)
+        assert torch.equal(alone.losses[0], whole.losses[user])
+        assert torch.equal(dense_rows(alone, 0), dense_rows(whole, user))
+        assert torch.equal(alone.shared[0], whole.shared[user])
+
+
+def test_the_contrastive_task_adds_its_own_gradient_to_the_item_rows() -> None:
+    histories = histories_of(LENGTHS)
+    generator = np.random.default_rng(4)
+    counts = torch.tensor([length if length > 1 else 0 for length in LENGTHS])
+    splits = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    draws = ContrastiveDraws(splits, torch.from_numpy(generator.integers(0, NUM_ITEMS, (int(splits[-1]), 5))))
+    plain = cohort_gradient(*model(), SHAPE, histories)
+    both = cohort_gradient(*model(), SHAPE, histories, contrastive=draws, contrastive_weight=0.5)
+    assert torch.equal(both.shared, plain.shared)
+    for user in range(len(LENGTHS)):
+        table = model()[0].requires_grad_()
+        vectors = table[draws.items[splits[user] : splits[user + 1]]]
+        loss = vectors.sum() * 0
+        if len(vectors):
+            logits = (vectors[:, 1:] @ vectors[:, 0].unsqueeze(-1)).squeeze(-1)
+            loss = -0.5 * (logits[:, 0] - logits.logsumexp(-1)).mean()
+        (added,) = torch.autograd.grad(loss, table)
+        torch.testing.assert_close(both.losses[user] - plain.losses[user], loss.detach(), rtol=0, atol=1e-8)
+        torch.testing.assert_close(dense_rows(both, user) - dense_rows(plain, user), added, rtol=0, atol=1e-8)
 
 
 def test_rows_are_unique_sorted_and_those_the_user_touched() -> None:
@@ -164,7 +202,7 @@ def test_rows_are_unique_sorted_and_those_the_user_touched() -> None:
 
 
 def test_a_user_with_one_item_teaches_nothing() -> None:
-    gradient = cohort_gradient(*model(), SHAPE, histories_of([1, 1]), PROBABILITY, keys_of(2))
+    gradient = cohort_gradient(*model(), SHAPE, histories_of([1, 1]), probability=PROBABILITY, keys=keys_of(2))
     assert gradient.num_pairs.tolist() == [0, 0]
     assert gradient.losses.tolist() == [0, 0]
     assert gradient.row_splits.tolist() == [0, 0, 0]
@@ -182,8 +220,8 @@ def test_float32_is_the_same_to_rounding() -> None:
     shape = Shape()
     table, shared = model(shape)
     histories = histories_of([150, 30, 220, 2])
-    exact = cohort_gradient(table, shared, shape, histories, 0.2, keys_of(4))
-    rounded = cohort_gradient(table.float(), shared.float(), shape, histories, 0.2, keys_of(4))
+    exact = cohort_gradient(table, shared, shape, histories, probability=0.2, keys=keys_of(4))
+    rounded = cohort_gradient(table.float(), shared.float(), shape, histories, probability=0.2, keys=keys_of(4))
     assert rounded.shared.dtype == rounded.rows.dtype == torch.float32
     torch.testing.assert_close(rounded.shared.double(), exact.shared, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(rounded.rows.double(), exact.rows, rtol=1e-3, atol=1e-4)
@@ -191,7 +229,7 @@ def test_float32_is_the_same_to_rounding() -> None:
 
 def test_dropout_without_keys_is_refused() -> None:
     with pytest.raises(ValueError, match="key"):
-        cohort_gradient(*model(), SHAPE, histories_of([4]), PROBABILITY)
+        cohort_gradient(*model(), SHAPE, histories_of([4]), probability=PROBABILITY)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 1000, 100_000])
@@ -199,7 +237,7 @@ def test_batches_are_bounded_mostly_full_and_hold_every_user_once(max_tokens: in
     lengths = torch.from_numpy(np.random.default_rng(0).integers(0, 200, 300))
     ends = lengths.cumsum(0)
     seen = []
-    for batch in sasrec_batches.batches(ends, lengths, max_tokens):
+    for batch in sasrec_batches.batches(ends, lengths, 200, max_tokens):
         seen += batch.users.tolist()
         assert batch.real.numel() <= max_tokens or len(batch.users) == 1
         assert batch.real.sum() > batch.real.numel() / 2
