@@ -1,0 +1,45 @@
+"""Baselines that train on poisoned data: label flipping, and model replacement (Bagdasaryan et al. 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from attacks.image_client import ImageClient
+from models.classification import train
+from protocol.options import require
+
+
+@dataclass(frozen=True)
+class BackdoorOptions:
+    """``boost`` γ (0: the clients of a round over the server's rate); ``epochs`` (0: as many as honest clients)."""
+
+    boost: float = 0.0
+    epochs: int = 0
+    learning_rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(self.boost >= 0, "backdoor-boost", self.boost, "at least 0")
+        require(self.epochs >= 0, "backdoor-epochs", self.epochs, "at least 0")
+        require(self.learning_rate > 0, "backdoor-learning-rate", self.learning_rate, "a positive number")
+
+
+def label_flip(client: ImageClient) -> Tensor:
+    """(p,) honest training on the clean data and the poison with its flipped labels: data poisoning and no more.
+
+    Source: Tolpegin et al. 2020, with the poison inputs in place of a source class.
+    """
+    poisoned = client.clean.join(client.poison)
+    return train(client.classifier, client.vector, poisoned, client.training, client.generator) - client.vector
+
+
+def backdoor(client: ImageClient, options: BackdoorOptions) -> Tensor:
+    """(p,) γ(X − θ_t), with X trained on clean data and poison: where the others hardly move, the average becomes X.
+
+    Source: Bagdasaryan et al. 2020, Eq. 3, for clients of equal weight.
+    """
+    epochs = options.epochs or client.training.epochs
+    training = replace(client.training, epochs=epochs, learning_rate=options.learning_rate)
+    boost = options.boost or client.replacement_boost
+    return boost * label_flip(replace(client, training=training))
