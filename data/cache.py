@@ -67,7 +67,7 @@ def _read(entry: Path, name: str) -> Interactions | None:
             for array, path in _files(entry)
         }
         return Interactions(name, **arrays)  # type: ignore[arg-type]
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, EOFError, ValueError, TypeError, AttributeError):
         # Not whole: a disk that failed, or somebody's cleaning up. It is parsed and written again.
         return None
 

@@ -110,7 +110,7 @@ def _receive(url: str, file: BinaryIO, by_hand: str) -> Iterator[int | None]:
     except (OSError, http.client.HTTPException) as error:
         raise _NetworkError(_reason(error)) from None
     with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+        if done and response.status != http.HTTPStatus.PARTIAL_CONTENT:
             _empty(file)
             done = 0
         length = response.headers.get("Content-Length")

@@ -178,8 +178,9 @@ def whole_numbers(ids: NDArray[Any]) -> NDArray[np.int64] | None:
         ids = np.char.encode(ids, "utf-8")
     if ids.dtype.kind != "S":
         raise ValueError(f"Ids must be integers, text or bytes, not {ids.dtype}.")
-    width = ids.dtype.itemsize
-    letters = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), width)
+    letters = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), -1)
+    width = 1 + int(np.flatnonzero(letters.any(0))[-1:].sum())
+    # 18 digits are sure to fit in 64 bits.
     if width > 18 or not letters[:, 0].all():
         return None
     values = np.zeros(len(ids), np.int64)

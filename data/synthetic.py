@@ -33,7 +33,7 @@ class World:
     spread: float = 0.5
     taste: float = 10.0
     closeness: float = 1.0
-    skew: float = 0.7
+    skew: float = 1.0
     continuation: float = 1.0
 
 

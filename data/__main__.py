@@ -1,0 +1,32 @@
+"""``python -m data DATASET``: prepare a data set and print its card."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+
+import data
+from data.card import card
+from data.interactions import leave_one_out
+from protocol.options import OptionError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command's exit status: 0, or 1 where the data set cannot be had."""
+    parser = argparse.ArgumentParser(prog="python -m data", description="Prepare a data set and print its card.")
+    parser.add_argument("dataset", help=f"{', '.join(data.DATASETS)}, or a file ending in {', '.join(data.FORMATS)}")
+    parser.add_argument("--data-dir", help=f"where data sets are kept (default: {data.default_data_dir()})")
+    options = parser.parse_args(arguments)
+    try:
+        interactions = data.load(options.dataset, options.data_dir)
+    except OptionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    Console().print(card(interactions, leave_one_out(interactions)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
