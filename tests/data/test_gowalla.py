@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import tracemalloc
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_a_broken_checkin_is_named(line: str, tmp_path: Path) -> None:
     paths = write(tmp_path, checkins=[*CHECKINS[:3], line, *CHECKINS[3:]])
     with pytest.raises(OptionError, match=r"totalCheckins\.txt\.gz, line 4"):
         gowalla.read_checkins(*paths)
+
+
+def test_memory_does_not_grow_with_the_checkins_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "CHUNK_BYTES", 1 << 16)
+    others = [CHECKINS[3]] * 20_000
+    peaks = []
+    for times in (1, 5):
+        paths = write(tmp_path / str(times), checkins=CHECKINS + others * times)
+        tracemalloc.start()
+        assert gowalla.read_checkins(*paths).num_interactions > 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_a_broken_list_and_a_cut_file_are_named(tmp_path: Path) -> None:
