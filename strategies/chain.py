@@ -20,7 +20,8 @@ def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicio
     """
     # Rounded first: 0.07 · 100 is 7.000000000000001, and must not become 8.
     num_malicious = math.ceil(round(clients_per_round * malicious_fraction, 9))
-    names = [name for name in defense.replace(" ", "").split("+") if name not in CLIENT_SIDE and name != "none"]
+    named = defense.replace(" ", "") or "none"
+    names = [name for name in named.split("+") if name not in CLIENT_SIDE and name != "none"]
     chain: Rule | None = None
     for name in reversed(names):
         rule_class = find(name)

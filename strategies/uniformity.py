@@ -101,7 +101,7 @@ def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRo
         0, odd, torch.arange(len(odd), device=odd.device)
     )
     dense[position[owners[~even]], places[~even]] = gradients[~even]
-    dense += (updates.l2_share[odd] - 1).view(-1, 1, 1) * model.weight_decay * model.items[items]
+    dense += (updates.l2_share[odd] - 1).view(-1, 1, 1) * model.common.items[items]
     owners = torch.cat([owners[even], odd.repeat_interleave(len(items))])
     places = torch.cat([places[even], torch.arange(len(items), device=items.device).repeat(len(odd))])
     gradients = torch.cat([gradients[even], dense.flatten(0, 1)])
