@@ -44,6 +44,8 @@ def batches(ends: Tensor, lengths: Tensor, max_length: int, max_batch_tokens: in
     for width, count in zip(reversed(ladder.tolist()), reversed(counts), strict=True):
         if width == 0:
             return
+        if count == 0:
+            continue
         steps = torch.arange(width, device=device)
         for users in torch.split(order[start : start + count], max(1, max_batch_tokens // width)):
             own = lengths[users].unsqueeze(1)

@@ -238,6 +238,7 @@ def test_batches_are_bounded_mostly_full_and_hold_every_user_once(max_tokens: in
     ends = lengths.cumsum(0)
     seen = []
     for batch in sasrec_batches.batches(ends, lengths, 200, max_tokens):
+        assert len(batch.users) > 0
         seen += batch.users.tolist()
         assert batch.real.numel() <= max_tokens or len(batch.users) == 1
         assert batch.real.sum() > batch.real.numel() / 2
