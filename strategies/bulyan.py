@@ -12,7 +12,7 @@ from torch import Tensor
 from protocol.options import require
 from protocol.updates import Gradient, Updates
 from strategies.krum import krum_scores, squared_distances
-from strategies.order_statistics import coordinate_wise, ordered_columns, with_zeros
+from strategies.order_statistics import coordinate_wise, order_statistics, order_sum, ordered_columns
 from strategies.rule import Aggregate, Combiner, RuleOptions, ServerView, Verdict
 
 AUTOMATIC = -1
@@ -94,17 +94,18 @@ def repeated_krum(distances: Tensor, num_malicious: int, count: int) -> Tensor:
 def mean_around_median(rows: Tensor, total: int, count: int) -> Tensor:
     """(m, d): per coordinate the mean of the ``count`` values nearest to the median of ``total``.
 
-    The values are the t of (m, t, d), the rest zeros. The nearest ones are neighbours in the order, found by
-    giving up, again and again, whichever end lies farther from the median.
+    The values are the t of (m, t, d), the rest zeros. The nearest ones are neighbours in the order: starting
+    from the lowest ``count``, value i gives way to value i + count while that lies nearer to the median.
     """
-    ordered = with_zeros(ordered_columns(rows), total)
-    median = (ordered[..., (total - 1) // 2] + ordered[..., total // 2]) / 2
-    low = torch.zeros_like(median, dtype=torch.int64)
-    for given_up in range(total - count):
-        high = low + (total - 1 - given_up)
-        below = median - ordered.gather(-1, low.unsqueeze(-1)).squeeze(-1)
-        above = ordered.gather(-1, high.unsqueeze(-1)).squeeze(-1) - median
-        low += below > above
-    places = torch.arange(total, device=rows.device)
-    near = (places >= low.unsqueeze(-1)) & (places < low.unsqueeze(-1) + count)
-    return torch.where(near, ordered, 0).sum(-1) / count
+    ordered = ordered_columns(rows)
+    surplus = total - count
+    middle = (total - 1) // 2, total // 2 + 1
+    median = (order_sum(ordered, total, *middle) / (middle[1] - middle[0])).unsqueeze(-1)
+    width = min(surplus, count)
+    lowest = order_statistics(ordered, total, 0, width)
+    for start in range(0, surplus, max(width, 1)):
+        stop = min(start + width, surplus)
+        higher = order_statistics(ordered, total, count + start, count + stop)
+        lower = lowest[..., : stop - start]
+        lowest[..., : stop - start] = torch.where(median - lower > higher - median, higher, lower)
+    return (lowest.sum(-1) + order_sum(ordered, total, width, count)) / count

@@ -25,7 +25,7 @@ def squared_distances(updates: Updates, common: Gradient | None = None) -> Tenso
     n = len(updates)
     products = _gram(updates)
     squares = updates.rows.new_zeros(n, dtype=torch.float64)
-    squares.index_add_(0, updates.row_owner, updates.rows.square().sum(1).double())
+    squares.index_add_(0, updates.row_owner, torch.linalg.vector_norm(updates.rows, dim=1).double().square())
     for block in torch.split(updates.shared, max(1, CELLS // n), dim=1):
         shared = block.double()
         squares += shared.square().sum(1)
@@ -33,9 +33,7 @@ def squared_distances(updates: Updates, common: Gradient | None = None) -> Tenso
     distances = squares.unsqueeze(1) + squares - 2 * products
     if common is not None and bool((updates.l2_share != updates.l2_share[0]).any()):
         gaps = (updates.l2_share.unsqueeze(1) - updates.l2_share).double()
-        inner = updates.rows.new_zeros(n, dtype=torch.float64)
-        inner.index_add_(0, updates.row_owner, (updates.rows * common.items[updates.items]).sum(1).double())
-        inner += (updates.shared @ common.shared).double()
+        inner = updates.inner(common).double()
         constant = common.items.double().square().sum() + common.shared.double().square().sum()
         distances += 2 * gaps * (inner.unsqueeze(1) - inner) + gaps.square() * constant
     return distances.clamp_(min=0).fill_diagonal_(0)

@@ -36,17 +36,29 @@ def middle_mean(rows: Tensor, total: int, low: int, high: int) -> Tensor:
     The zeros stand between the negative and the positive values: the negative ones keep their place in the
     order, the positive ones move up by the number of zeros, and the zeros add nothing.
     """
-    ordered = ordered_columns(rows)
-    zeros = total - rows.shape[1]
-    negative = ordered[..., low:high].clamp(max=0).sum(-1)
-    positive = ordered[..., max(low - zeros, 0) : max(high - zeros, 0)].clamp(min=0).sum(-1)
-    return (negative + positive) / (high - low)
+    return order_sum(ordered_columns(rows), total, low, high) / (high - low)
 
 
-def with_zeros(ordered: Tensor, total: int) -> Tensor:
-    """(m, d, total): ascending values (m, d, t) with ``total`` − t zeros put in their place."""
+def order_sum(ordered: Tensor, total: int, low: int, high: int) -> Tensor:
+    """(m, d): the sum of the order statistics low, …, high−1 of ascending values (m, d, t) and ``total`` − t zeros."""
+    negative, positive = _both_sides(ordered, total, low, high)
+    return negative.sum(-1) + positive.sum(-1)
+
+
+def order_statistics(ordered: Tensor, total: int, low: int, high: int) -> Tensor:
+    """(m, d, high − low): these order statistics themselves, ascending."""
+    negative, positive = _both_sides(ordered, total, low, high)
+    width = high - low
+    return functional.pad(negative, (0, width - negative.shape[-1])) + functional.pad(
+        positive, (width - positive.shape[-1], 0)
+    )
+
+
+def _both_sides(ordered: Tensor, total: int, low: int, high: int) -> tuple[Tensor, Tensor]:
     zeros = total - ordered.shape[-1]
-    return functional.pad(ordered.clamp(max=0), (0, zeros)) + functional.pad(ordered.clamp(min=0), (zeros, 0))
+    negative = ordered[..., low:high].clamp(max=0)
+    positive = ordered[..., max(low - zeros, 0) : max(high - zeros, 0)].clamp(min=0)
+    return negative, positive
 
 
 def coordinate_wise(updates: Updates, model: ServerModel, centre: Centre, fewest: int = 1) -> Gradient:
