@@ -132,19 +132,42 @@ def _report_arithmetic(rounds: list[Round], max_batch_tokens: int) -> None:
     )
 
 
-def _report_profile(method: Method, rounds: list[Round], device: str, rows: int = 16) -> None:
-    """The operations that take the most time by themselves, in ms a round."""
+KINDS = {
+    "matrix products": ("bmm", "mm", "baddbmm", "addmm"),
+    "normalisation and softmax": (
+        "native_layer_norm",
+        "native_layer_norm_backward",
+        "_softmax",
+        "_softmax_backward_data",
+    ),
+    "random numbers": ("bitwise_right_shift", "bitwise_and_", "bitwise_xor", "bitwise_xor_", "ge", "mul_"),
+    "gathering, scattering, copies": (
+        *("copy_", "cat", "stack", "index", "index_select", "embedding", "index_add_", "scatter_add_", "fill_"),
+        *("_index_put_impl_", "constant_pad_nd", "nonzero", "gather", "sort", "repeat_interleave"),
+    ),
+    "other arithmetic": ("mul", "add", "add_", "sub", "addcmul", "masked_fill_", "where", "sum", "threshold_backward"),
+}
+"""The operations that a profile groups; what is in none is views, allocation and autograd's own work."""
+
+
+def _report_profile(method: Method, rounds: list[Round], device: str) -> None:
+    """What the time goes to, by kind of operation, and the operations that take the most by themselves."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
     with profile(activities=activities) as profiler:
         for item in rounds:
             method(item)
-    attribute = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    times = {event.key: (getattr(event, attribute), event.count) for event in profiler.key_averages()}
+    times = {event.key: (event.self_cpu_time_total, event.count) for event in profiler.key_averages()}
+    if device == "cuda":
+        times = {event.key: (event.self_device_time_total, event.count) for event in profiler.key_averages()}
     total = sum(spent for spent, _ in times.values())
-    print(f"{'operation':40s} {'calls':>7s} {'ms':>7s} {'share':>6s}")
-    for name, (spent, count) in sorted(times.items(), key=lambda entry: -entry[1][0])[:rows]:
-        per_round = spent / 1e3 / len(rounds)
-        print(f"{name[:40]:40s} {count / len(rounds):7.0f} {per_round:7.2f} {spent / total:6.1%}")
+    kind_of = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
+    kinds = dict.fromkeys([*KINDS, "the rest"], 0.0)
+    for name, (spent, _) in times.items():
+        kinds[kind_of.get(name, "the rest")] += spent
+    print("share of the time: " + ", ".join(f"{kind} {spent / total:.0%}" for kind, spent in kinds.items()))
+    print(f"{'operation':40s} {'calls':>7s} {'share':>6s}")
+    for name, (spent, count) in sorted(times.items(), key=lambda entry: -entry[1][0])[:8]:
+        print(f"{name[:40]:40s} {count / len(rounds):7.0f} {spent / total:6.1%}")
 
 
 def _rounds(count: int) -> list[Round]:

@@ -95,8 +95,8 @@ class _Expanding(torch.autograd.Function):
         return torch.addmm(bias[0, 0], states.flatten(0, 1), matrix[0]).view(*states.shape[:2], -1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        states, matrix = ctx.saved_tensors
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states, matrix = ctx.saved_tensors  # type: ignore[attr-defined]
         by_states = (gradient.flatten(0, 1) @ matrix[0].T).view_as(states)
         return by_states, torch.bmm(states.transpose(1, 2), gradient), gradient.sum(1, keepdim=True)
 
