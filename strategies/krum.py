@@ -46,7 +46,7 @@ def _gram(updates: Updates) -> Tensor:
     for columns in item_columns(updates, fewest=2):
         pairs = columns.owners.unsqueeze(2) * n + columns.owners.unsqueeze(1)
         inner = torch.bmm(columns.rows, columns.rows.transpose(1, 2))
-        products += torch.bincount(pairs.flatten(), inner.flatten().double(), minlength=n * n)
+        products.scatter_add_(0, pairs.flatten(), inner.flatten().double())
     return products.view(n, n)
 
 
