@@ -8,6 +8,11 @@ from attacks.attack import Attack
 from protocol.options import OptionError, RunConfig, read
 
 ATTACKS = {
+    "label-flip": "attacks.label_flip:LabelFlip",
+    "fed-attack": "attacks.fed_attack:FedAttack",
+    "gaussian": "attacks.gaussian:Gaussian",
+    "lie": "attacks.lie:Lie",
+    "fang": "attacks.fang:Fang",
     "cluster": "attacks.cluster:ClusterAttack",
     "cluster+cl": "attacks.cluster:ClusterAttackWithContrast",
 }
@@ -22,9 +27,15 @@ def attack_class(name: str) -> type[Attack]:
         allowed = ", ".join(["none", *ATTACKS])
         raise OptionError(f"attack = {name!r}: expected one of {allowed}, or a class of yours as 'module:Class'.")
     try:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        kind = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise OptionError(f"attack = {name!r}: {error}.") from error
+        raise OptionError(
+            f"attack = {name!r}: cannot load it ({error}). Expected a class {attribute or '?'} in a module "
+            f"{module or '?'} that Python can import; set plugin-dir to its folder."
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, Attack)):
+        raise OptionError(f"attack = {name!r}: expected a subclass of attacks.attack.Attack.")
+    return kind
 
 
 def make_attack(name: str, run_config: RunConfig) -> Attack:

@@ -85,13 +85,17 @@ class ClusterAttack(Attack):
         return self._upload(view, gradient, bounds)
 
     def _upload(self, view: AttackerView, gradient: Tensor, bounds: NormBounds) -> Updates:
-        draws = view.generator.uniform(0, self.options.largest_deviation, (len(view.honest), len(gradient)))
+        """Step 4's bound on the ``gradient`` (num_items, d), or (k, num_items, d) where each user has its own."""
+        count, num_items = len(view.honest), gradient.shape[-2]
+        draws = view.generator.uniform(0, self.options.largest_deviation, (count, num_items))
         lengths = bounds.mean + torch.from_numpy(draws).to(gradient.dtype) * bounds.deviation
         if self.options.rows == "touched":
             owner, items = view.honest.row_owner, view.honest.items
-            rows = bounded(gradient[items], lengths[owner, items], self.options.bound)
-            return replace(view.honest, rows=rows)
-        return dense_updates(view.honest, bounded(gradient.unsqueeze(0), lengths, self.options.bound))
+            own = gradient.expand(count, -1, -1)[owner, items]
+            return replace(view.honest, rows=bounded(own, lengths[owner, items], self.options.bound))
+        if gradient.dim() == 2:
+            gradient = gradient.unsqueeze(0)
+        return dense_updates(view.honest, bounded(gradient, lengths, self.options.bound))
 
     def state(self) -> dict[str, float]:
         """Algorithm 1's state, and the last attack loss."""
@@ -112,15 +116,10 @@ class ClusterAttackWithContrast(ClusterAttack):
 
     def _upload(self, view: AttackerView, gradient: Tensor, bounds: NormBounds) -> Updates:
         contrast = contrastive_gradient(view)
-        if self.options.contrastive_order == "after":
-            poisoned = super()._upload(view, gradient, bounds)
-            if self.options.rows == "touched":
-                owner = poisoned.row_owner
-                return replace(poisoned, rows=poisoned.rows + contrast[owner, poisoned.items])
-            return replace(poisoned, rows=poisoned.rows + contrast.flatten(0, 1))
-        draws = view.generator.uniform(0, self.options.largest_deviation, (len(view.honest), len(gradient)))
-        lengths = bounds.mean + torch.from_numpy(draws).to(gradient.dtype) * bounds.deviation
-        return dense_updates(view.honest, bounded(gradient + contrast, lengths, self.options.bound))
+        if self.options.contrastive_order == "before":
+            return super()._upload(view, gradient + contrast, bounds)
+        poisoned = super()._upload(view, gradient, bounds)
+        return replace(poisoned, rows=poisoned.rows + contrast[poisoned.row_owner, poisoned.items])
 
 
 def cluster_gradient(table: Tensor, assignment: Tensor, centroids: Tensor) -> tuple[float, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from flwr.app import Context, Message, MetricRecord
@@ -11,11 +11,11 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
 from attacks.attack import Attack
-from attacks.view import AttackerView, HonestTraining
+from attacks.view import Alteration, AttackerView, HonestTraining
 from data import draws
 from data.draws import Stream
 from protocol.messages import read_model, read_own_reply, read_train_request, train_reply_content
-from protocol.requests import GlobalModel, TrainReply, TrainRequest
+from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates, concat
 
 
@@ -45,24 +45,33 @@ class Attacker:
 def poisoning(attacker_of: Callable[[Context, TrainRequest], Attacker | None]) -> Mod:
     """A mod that lets the app answer honestly and replaces the malicious users' updates in the reply.
 
-    ``attacker_of`` gives the attacker that lives on this node, or ``None`` on an honest one.
+    ``attacker_of`` gives the attacker that lives on this node, or ``None`` on an honest one. Raises
+    ``ValueError`` where an attack answers for other users than those selected.
     """
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        reply = call_next(message, context)
-        if message.metadata.message_type != "train" or not reply.has_content():
-            return reply
+        if message.metadata.message_type != "train":
+            return call_next(message, context)
         request = read_train_request(message.content)
         attacker = attacker_of(context, request)
         if attacker is None or not attacker.attacks_in(request.server_round):
+            return call_next(message, context)
+        selected = request.users[torch.isin(request.users, attacker.controlled)].sort().values
+        if not len(selected):
+            return call_next(message, context)
+        # Before the app steps the users' private vectors: the attack trains with them as they are in this round.
+        poisoned = attacker.attack.poison(view_of(attacker, read_model(message.content), request, selected))
+        if not torch.equal(poisoned.users, selected):
+            raise ValueError(
+                f"{type(attacker.attack).__name__} answered for the users {poisoned.users[:10].tolist()}. "
+                f"Expected one update for each of {selected[:10].tolist()}, in this order."
+            )
+        reply = call_next(message, context)
+        if not reply.has_content():
             return reply
-        honest = read_own_reply(reply.content)
-        malicious = torch.isin(honest.updates.users, attacker.controlled)
-        if not bool(malicious.any()):
-            return reply
-        model = read_model(message.content)
-        poisoned = attacker.attack.poison(view_of(attacker, model, request, honest.updates.select(malicious)))
         attacker.save(attacker.attack.state())
+        honest = read_own_reply(reply.content)
+        malicious = torch.isin(honest.updates.users, selected)
         answer = TrainReply(replace_users(honest.updates, malicious, poisoned), honest.losses)
         content = train_reply_content(answer, request.server_round)
         content["attack"] = MetricRecord({**attacker.attack.state()})
@@ -71,21 +80,34 @@ def poisoning(attacker_of: Callable[[Context, TrainRequest], Attacker | None]) -
     return mod
 
 
-def view_of(attacker: Attacker, model: GlobalModel, request: TrainRequest, honest: Updates) -> AttackerView:
+def view_of(attacker: Attacker, model: GlobalModel, request: TrainRequest, selected: Tensor) -> AttackerView:
     """One round as this attacker sees it."""
+    train = _of_controlled(attacker.training(model, request), attacker.controlled)
     # The lowest controlled user tells several attackers' numbers apart.
     lowest = int(attacker.controlled[0])
     return AttackerView(
-        request=request,
+        request=replace(request, users=selected),
         model=model,
-        selected=honest.users,
-        honest=honest,
+        selected=selected,
+        honest=train(selected),
         controlled=attacker.controlled,
         num_users=attacker.num_users,
         clients_per_round=attacker.clients_per_round,
         generator=draws.generator(attacker.seed, Stream.ATTACK, request.server_round, lowest),
-        train=attacker.training(model, request),
+        train=train,
     )
+
+
+def _of_controlled(training: HonestTraining, controlled: Tensor) -> HonestTraining:
+    """The same training, refused for users that are not the attacker's: its node may host benign ones too."""
+
+    def train(users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:
+        others = users[~torch.isin(users, controlled)]
+        if len(others):
+            raise ValueError(f"The attacker does not control the users {others[:10].tolist()}.")
+        return training(users, alter=alter, loss=loss)
+
+    return train
 
 
 def replace_users(updates: Updates, replaced: Tensor, others: Updates) -> Updates:

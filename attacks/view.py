@@ -6,6 +6,7 @@ benign user's data or update, nor the server's rule: nothing here leads to them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,7 +41,10 @@ class HonestTraining(Protocol):
     """Honest training of controlled users, which leaves their private vectors alone."""
 
     def __call__(self, users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:
-        """The updates (in ascending order of user) on altered pairs or with another loss where one is given."""
+        """The updates (in ascending order of user) on altered pairs or with another loss where one is given.
+
+        Raises ``ValueError`` for users that the attacker does not control.
+        """
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,13 @@ class AttackerView:
     clients_per_round: int
     generator: np.random.Generator
     train: HonestTraining
+
+    @property
+    def expected_malicious(self) -> int:
+        """How many of a cohort this attacker expects to control: its share of the users, rounded up."""
+        # Rounded first: a share that a float holds a little too large must not count as one user more.
+        share = len(self.controlled) / self.num_users
+        return max(1, math.ceil(round(self.clients_per_round * share, 9)))
 
     def sample_honest(self, most: int = 50) -> Updates:
         """The honest updates of up to ``most`` of the controlled users, chosen at random."""

@@ -1,4 +1,4 @@
-"""The ClientApp: one node, honest at its core, with an attack around it where the run has one."""
+"""The ClientApp: one node, honest at its core, with an attack or a defense around it where the run has one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from attacks.mod import Attacker, poisoning
+from client.fl_wbc import WhiteBloodCells, perturbing
 from client.node import node_of
 from protocol.messages import (
     counts_content,
@@ -22,7 +23,11 @@ def _attacker(context: Context, request: TrainRequest) -> Attacker | None:
     return node_of(context).attacker(request)
 
 
-app = ClientApp(mods=[poisoning(_attacker)])
+def _defender(context: Context) -> WhiteBloodCells | None:
+    return node_of(context).defender()
+
+
+app = ClientApp(mods=[poisoning(_attacker), perturbing(_defender)])
 
 
 @app.query()

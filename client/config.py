@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.options import OptionError, RunConfig, read, require
+from protocol.options import OptionError, RunConfig, read, require, with_plugin_options
+from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class ClientOptions:
     model: str = "mf"
     seed: int = 0
     attack: str = "none"
+    defense: str = "none"
     malicious_fraction: float = 0.01
     clients_per_round: int = 50
     attack_start: int = 1
@@ -63,6 +65,11 @@ class ClientConfig:
         return self.run.attack != "none" and self.run.malicious_fraction > 0
 
     @property
+    def fl_wbc(self) -> FlWbcOptions | None:
+        """What benign users add to their updates, where the defense asks for it."""
+        return read(FlWbcOptions, self.run_config, PREFIX) if is_chosen(self.run.defense) else None
+
+    @property
     def data_dir(self) -> str | None:
         """The node's own data directory, else the run's, else the default."""
         return self.node.data_dir or self.run.data_dir or None
@@ -83,6 +90,7 @@ class ClientConfig:
 
 def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig:
     """Read both configurations. Raises ``OptionError``."""
+    run_config = with_plugin_options(run_config)
     config = ClientConfig(read(NodeOptions, node_config), read(ClientOptions, run_config), run_config)
     if config.run.plugin_dir and config.run.plugin_dir not in sys.path:
         sys.path.append(config.run.plugin_dir)

@@ -18,6 +18,7 @@ from attacks.mod import Attacker
 from attacks.view import Alteration, HonestTraining
 from client import learner_class
 from client.config import ClientConfig, client_config
+from client.fl_wbc import WhiteBloodCells
 from client.learner import Learner
 from client.private_vectors import PrivateVectors
 from data import load
@@ -79,6 +80,14 @@ class Node:
             training=self._honest_training,
             save=lambda state: self._save_attack(request.run, state),
         )
+
+    def defender(self) -> WhiteBloodCells | None:
+        """What the node's benign users add to their updates, or ``None`` where the run does without."""
+        options = self._config.fl_wbc
+        if options is None:
+            return None
+        malicious = torch.from_numpy(self.shard.users[self.malicious])
+        return WhiteBloodCells(options, malicious, self._config.run.seed)
 
     def _honest_training(self, model: GlobalModel, request: TrainRequest) -> HonestTraining:
         def train(users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     BATCHES = 11
     PARTITION = 12
     EVALUATED_USERS = 13
+    LOCAL_NOISE = 14
 
 
 def generator(seed: int, stream: Stream, server_round: int = 0, user: int = 0) -> np.random.Generator:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import tomllib
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -17,6 +19,9 @@ from typing import Any, TypeVar
 Scalar = bool | int | float | str
 RunConfig = Mapping[str, Scalar]
 Group = TypeVar("Group")
+
+PLUGIN_OPTION = re.compile(r"""([\w-]+)=('[^']*'|"[^"]*"|[^\s'"]+)(?:\s+|$)""")
+"""One option and its value in ``plugin-options``."""
 
 
 class OptionError(ValueError):
@@ -53,6 +58,35 @@ def as_run_config(group: object, prefix: str = "") -> dict[str, Scalar]:
     """The inverse of ``read``: the options of a group under their run-configuration names."""
     values = dataclasses.asdict(group)  # type: ignore[call-overload]
     return {option_name(field, prefix): value for field, value in values.items()}
+
+
+def option_names(group: type, prefix: str = "") -> list[str]:
+    """The run-configuration names of a group's options."""
+    return [option_name(field.name, prefix) for field in dataclasses.fields(group)]
+
+
+def with_plugin_options(run_config: RunConfig) -> RunConfig:
+    """The run configuration with what its option ``plugin-options`` holds: the options of a user's own classes.
+
+    Flower refuses options that the app does not declare, so they travel as one text of the form
+    "my-strength=3 my-mode='x'", with values as in TOML. Raises ``OptionError`` for another form, and for an
+    option of the app itself.
+    """
+    text = str(run_config.get("plugin-options", ""))
+    pairs = PLUGIN_OPTION.findall(text)
+    form = "options like \"my-strength=3 my-mode='x'\", with values as in TOML"
+    require(not PLUGIN_OPTION.sub("", text).strip(), "plugin-options", text, form)
+    try:
+        found = tomllib.loads("\n".join(f"{name} = {value}" for name, value in pairs))
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"plugin-options = {text!r}: {error}. Expected {form}.") from error
+    for name, value in found.items():
+        require(isinstance(value, Scalar), "plugin-options", text, form)
+        clash = run_config.get(name, value) != value
+        require(
+            not clash, "plugin-options", name, "an option of your own; give this one, which is the app's, by itself"
+        )
+    return {**run_config, **found}
 
 
 def _convert(name: str, value: Scalar, kind: Any) -> Scalar:

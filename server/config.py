@@ -9,10 +9,11 @@ from typing import Literal
 
 from attacks import attack_class
 from models import MODELS
-from protocol.options import RunConfig, as_run_config, read, require
+from protocol.options import RunConfig, as_run_config, option_names, read, require, with_plugin_options
 from protocol.requests import LossOptions
-from strategies.chain import compose
-from strategies.rule import Rule
+from strategies.chain import compose, prefix_of
+from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
+from strategies.rule import Rule, Wrapper
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ServerOptions:
     min_updates: int = 1
     max_examples: int = 1_000_000
     plugin_dir: str = ""
+    plugin_options: str = ""
 
     def __post_init__(self) -> None:
         require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
@@ -97,6 +99,8 @@ class ServerConfig:
 
 def server_config(run_config: RunConfig) -> ServerConfig:
     """Read and check a run's configuration before anything is started. Raises ``OptionError``."""
+    given = set(with_plugin_options(run_config)) - set(run_config)
+    run_config = with_plugin_options(run_config)
     options = read(ServerOptions, run_config)
     if options.plugin_dir and options.plugin_dir not in sys.path:
         sys.path.append(options.plugin_dir)
@@ -118,7 +122,24 @@ def server_config(run_config: RunConfig) -> ServerConfig:
     completed = {**run_config, **{name: value for name, value in own.items() if not run_config.get(name)}}
     config = ServerConfig(options, loss, completed)
     config.rule()
+    if is_chosen(options.defense):
+        read(FlWbcOptions, run_config, PREFIX)
+    _require_known(given, config)
     return config
+
+
+def _require_known(plugin_options: set[str], config: ServerConfig) -> None:
+    """Refuse an option in ``plugin-options`` that neither the attack nor a rule reads: it is a slip of the pen."""
+    known: set[str] = set()
+    if config.options.attack != "none":
+        kind = attack_class(config.options.attack)
+        known.update(option_names(kind.Options, kind.prefix))
+    rule: Rule | None = config.rule()
+    while rule is not None:
+        known.update(option_names(rule.Options, prefix_of(type(rule))))
+        rule = rule.inner if isinstance(rule, Wrapper) else None
+    for name in sorted(plugin_options - known):
+        require(False, "plugin-options", name, "one of " + (", ".join(sorted(known)) or "none: nothing here reads any"))
 
 
 def effective(config: ServerConfig) -> dict[str, object]:

@@ -1,0 +1,57 @@
+"""FedAttack (Wu et al. 2022): honest training on the hardest pairs of the current model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Attack
+from attacks.view import AttackerView, TrainingPairs
+from protocol.updates import Updates
+
+
+@dataclass(frozen=True)
+class FedAttackOptions:
+    """Options of FedAttack.
+
+    ``positives``: ``farthest`` re-chooses them as well as the negatives; ``own`` keeps what the user liked.
+    """
+
+    positives: Literal["farthest", "own"] = "farthest"
+
+
+class FedAttack(Attack):
+    """A data attack: in each round the nearest items become negatives, the farthest ones positives."""
+
+    prefix = "fed-attack"
+    Options = FedAttackOptions
+
+    def poison(self, view: AttackerView) -> Updates:
+        """The updates of honest training on re-chosen pairs."""
+        return view.train(view.selected, alter=self._hardest)
+
+    def _hardest(self, pairs: TrainingPairs) -> tuple[Tensor, Tensor]:
+        farthest, nearest = hardest_pairs(pairs)
+        return (farthest if self.options.positives == "farthest" else pairs.positives), nearest
+
+
+def hardest_pairs(pairs: TrainingPairs) -> tuple[Tensor, Tensor]:
+    """For each pair of a user its r-th farthest and its r-th nearest item, r counting the user's pairs: both (N,).
+
+    Nearness is the model's score p_u · e_i; only items that are not among the user's positives are chosen.
+    A user with more pairs than such items takes them again from the first on. Ties go to the lower item id.
+    """
+    counts = pairs.splits.diff()
+    owner = torch.arange(len(counts)).repeat_interleave(counts, output_size=len(pairs.positives))
+    scores = pairs.user_vectors.to(pairs.table.device) @ pairs.table.T
+    liked = torch.zeros_like(scores, dtype=torch.bool)
+    liked[owner, pairs.positives] = True
+    available = (~liked).sum(1).cpu().clamp(min=1)
+    rank = (torch.arange(len(owner)) - pairs.splits[owner]) % available[owner]
+    most = int(rank.max()) + 1 if len(rank) else 0
+    nearest = scores.masked_fill(liked, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :most].cpu()
+    farthest = scores.masked_fill(liked, torch.inf).argsort(dim=1, stable=True)[:, :most].cpu()
+    return farthest[owner, rank], nearest[owner, rank]
