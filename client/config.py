@@ -79,7 +79,7 @@ class ClientConfig:
 
         Raises ``OptionError`` for a run whose name could lead out of the directory.
         """
-        if not run or Path(run).name != run:
+        if run in ("", ".", "..") or Path(run).name != run:
             raise OptionError(f"run = {run!r}: expected a name without slashes.")
         base = self.node.state_dir or self.run.state_dir
         if base == "memory":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,9 +27,6 @@ from data.shard import load_shard
 from protocol.fingerprint import code_fingerprint
 from protocol.requests import GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
-
-MOST_NODES = 10_000
-"""Nodes that one process remembers; a simulation of one user a node has thousands."""
 
 
 class Node:
@@ -125,16 +121,16 @@ class Node:
         return None if directory is None else directory / "attack.json"
 
 
-_nodes: OrderedDict[tuple[int, int], Node] = OrderedDict()
+_nodes: dict[tuple[int, int], Node] = {}
 
 
 def node_of(context: Context) -> Node:
-    """The node that a message was sent to, remembered as long as its process lives."""
+    """The node that a message was sent to, remembered while messages of its run come."""
     key = (context.run_id, context.node_id)
     if key not in _nodes:
+        for other in [known for known in _nodes if known[0] != context.run_id]:
+            del _nodes[other]
         _nodes[key] = Node(client_config(context.run_config, context.node_config))
-        while len(_nodes) > MOST_NODES:
-            _nodes.popitem(last=False)
     return _nodes[key]
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.rows import pieces
+
 CHUNK = 256
 """Examples at a time: with 17 vectors each, the temporaries of so many stay in a core's cache."""
 
@@ -47,15 +49,14 @@ def add_contrastive(table: Tensor, draws: ContrastiveDraws, weight: float, rows:
     losses = table.new_zeros(len(counts))
     owner, width = draws.owner, draws.items.shape[1]
     factor = 1.0 / (1.0 - draws.dropout)
-    for start in range(0, len(owner), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in pieces(draws.splits, CHUNK):
         users, items = owner[part], draws.items[part]
         vectors = table.index_select(0, items.flatten()).view(len(users), width, -1)
         keep = None if draws.keep is None else draws.keep[part].to(table.dtype).mul_(factor)
         if keep is not None:
             vectors.mul_(keep)
         anchor, others = vectors[:, 0], vectors[:, 1:]
-        logits = torch.bmm(others, anchor.unsqueeze(2)).squeeze(2)
+        logits = torch.linalg.vecdot(others, anchor.unsqueeze(1))
         logarithms = torch.log_softmax(logits, 1)
         losses.index_add_(0, users, -logarithms[:, 0] * shares[users])
         slope = logarithms.exp_()

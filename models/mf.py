@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.contrastive import ContrastiveDraws, add_contrastive
-from models.rows import row_slots
+from models.rows import pieces, row_slots
 
 CHUNK = 1024
 """Pairs at a time: the temporaries of so many stay in a core's cache."""
@@ -106,9 +106,8 @@ def _add_bpr(
     """Add the pairs' item gradients to ``rows``; return the vectors' gradients (n, d) and the losses (n,)."""
     vector_gradients = torch.zeros_like(vectors)
     losses = vectors.new_zeros(len(vectors))
-    weights = (1.0 / pairs.counts.clamp(min=1)).to(table.dtype)
-    for start in range(0, len(owner), CHUNK):
-        part = slice(start, start + CHUNK)
+    weights = pairs.counts.clamp(min=1).to(table.dtype).reciprocal()
+    for part in pieces(pairs.splits, CHUNK):
         users = owner[part]
         user = vectors.index_select(0, users)
         positive = table.index_select(0, pairs.positives[part])
@@ -117,7 +116,8 @@ def _add_bpr(
         if keep is not None:
             user, positive, negative = user.mul_(keep[0]), positive.mul_(keep[1]), negative.mul_(keep[2])
         difference = positive.sub_(negative)
-        sigma = torch.sigmoid((user * difference).sum(1))
+        # torch.sigmoid rounds the last few of a batch differently, so that a user's numbers would depend on others.
+        sigma = torch.exp(-(user * difference).sum(1)).add_(1).reciprocal_()
         weight = weights[users]
         losses.index_add_(0, users, -weight * torch.log(sigma + LOG_OFFSET))
         slope = (-weight * sigma * (1 - sigma) / (sigma + LOG_OFFSET)).unsqueeze(1)

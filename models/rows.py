@@ -38,3 +38,22 @@ def row_slots(owner: Tensor, items: Tensor, num_users: int, num_items: int) -> R
         unique, slots = torch.unique(keys, return_inverse=True)
     borders = torch.arange(num_users + 1, device=keys.device) * num_items
     return RowSlots(torch.searchsorted(unique, borders), unique % num_items, slots)
+
+
+def pieces(splits: Tensor, largest: int) -> list[slice]:
+    """Cut ragged examples into parts of at most ``largest`` whose order of additions is each user's own.
+
+    A user's examples are cut at multiples of ``largest`` counted from its first one, and parts of several
+    users go together; so what one user's sums round to does not depend on who else is in the cohort.
+    """
+    parts: list[slice] = []
+    start = stop = 0
+    for first, end in zip(splits[:-1].tolist(), splits[1:].tolist(), strict=True):
+        for cut in [*range(first + largest, end, largest), end]:
+            if cut - start > largest:
+                parts.append(slice(start, stop))
+                start = stop
+            stop = cut
+    if stop > start:
+        parts.append(slice(start, stop))
+    return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,6 @@ def simulate(options: Mapping[str, Scalar]) -> tuple[Path, dict[str, Any]]:
     run_config = {**defaults, **options}
     config = server_config(run_config)
     directory = make_run_directory(config)
-    context = Context(1, 0, {}, RecordDict(), run_config)
+    context = Context(secrets.randbits(62), 0, {}, RecordDict(), run_config)
     with open_engine(None, config, context, directory) as grid:
         return directory, run_training(grid, config, directory)

@@ -56,8 +56,8 @@ class Tally:
         self.bytes_down += outcome.bytes_down
         self.updates += len(intake.losses)
         self.failures += len(intake.failed)
-        for reason in intake.rejected.values():
-            self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        for reason, count in intake.reasons.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + count
         if outcome.aggregate is None:
             self.skipped += 1
         elif intake.updates is not None:
@@ -127,7 +127,7 @@ class Training:
         outcome = strategy.outcome
         assert outcome is not None
         if outcome.aggregate is None:
-            log(INFO, "Round %d has %d valid updates: it is skipped.", server_round, len(outcome.intake.losses))
+            log(INFO, "Round %d is skipped: %s.", server_round, outcome.skipped)
         self._tally.add(outcome, self._malicious, seconds)
         self._recorder.round(outcome, seconds)
 
@@ -139,11 +139,11 @@ class Training:
         counts = strategy.aggregate_evaluate(server_round, replies)
         outcome = strategy.outcome
         assert outcome is not None
-        losses = outcome.intake.losses
         line = {
             "round": server_round,
             **self._task.metrics(counts),
-            "loss": float(losses.mean()) if len(losses) else None,
+            "loss": outcome.intake.mean_loss,
+            "failed_nodes": {str(node): reason for node, reason in strategy.failed_evaluation.items()},
             "seconds": round(time.monotonic() - started, 3),
             "evaluation_seconds": round(time.perf_counter() - began, 3),
         }

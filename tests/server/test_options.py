@@ -1,0 +1,100 @@
+"""Options: one default, no unknown ones, and a sentence for every wrong value before anything starts."""
+
+import dataclasses
+
+import pytest
+from attacks import ATTACKS, attack_class
+from client.config import ClientOptions, client_config
+from protocol.options import OptionError, as_run_config
+from server.config import ServerOptions, server_config
+from server.simulation import default_options, simulate
+from strategies.chain import default_options as rule_options
+
+COMPLETED = {"norm-bound-threshold"}
+"""Options whose default 0 stands for the model's own value."""
+
+
+def test_the_defaults_in_pyproject_are_those_of_the_code() -> None:
+    written = default_options()
+    known = as_run_config(ServerOptions()) | as_run_config(ClientOptions()) | rule_options()
+    for name in ATTACKS:
+        kind = attack_class(name)
+        known |= as_run_config(kind.Options(), kind.prefix)
+    assert set(written) == set(known)
+    assert {name: value for name, value in written.items() if name not in COMPLETED} == {
+        name: value for name, value in known.items() if name not in COMPLETED
+    }
+
+
+def test_server_and_client_agree_on_what_both_read() -> None:
+    server, client = as_run_config(ServerOptions()), as_run_config(ClientOptions())
+    assert {name: server[name] for name in server.keys() & client.keys()} == {
+        name: client[name] for name in server.keys() & client.keys()
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("attack", "clutser", "expected one of none, label-flip|expected one of none, cluster"),
+        ("attack", "no_such_module:Attack", "No module named"),
+        ("defense", "onion", "Expected one of none"),
+        ("defense", "median+union", "Put it last"),
+        ("model", "bert", "expected one of"),
+        ("malicious-fraction", 1.0, "from 0 to below 1"),
+        ("malicious-fraction", -0.1, "from 0 to below 1"),
+        ("num-server-rounds", 0, "at least 1"),
+        ("num-server-rounds", "many", "a whole number"),
+        ("dropout", 1.0, "below 1"),
+        ("engine", "dask", "'ray', 'flower', 'local'"),
+        ("learning-rate", float("nan"), "a finite number"),
+        ("cluster-bound", "stretch", "'rescale', 'clip'"),
+        ("norm-bound-threshold", -1.0, "a positive number"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(option: str, value, expected: str) -> None:
+    options = {**default_options(), "attack": "cluster", "defense": "norm-bound", option: value}
+    with pytest.raises(OptionError, match=expected) as error:
+        server_config(options)
+    assert option in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"clients-per-round": 1001}, "clients-per-round = 1001: expected at most the 1000 users"),
+        ({"dataset": "movielens"}, "synthetic"),
+        ({"dataset": "/nowhere/a.inter"}, "/nowhere/a.inter"),
+        ({"data-set": "ml-1m"}, "no option 'data-set'"),
+    ],
+)
+def test_a_run_that_cannot_start_says_why_before_round_1(options, expected: str, tmp_path) -> None:
+    with pytest.raises(OptionError, match=expected):
+        simulate({"engine": "local", "num-nodes": 2, "output-dir": str(tmp_path), **options})
+    assert not list(tmp_path.glob("*/rounds.jsonl"))
+
+
+def test_a_broken_line_is_named_by_its_number(tmp_path) -> None:
+    path = tmp_path / "broken.inter"
+    path.write_text("user_id:token\titem_id:token\ttimestamp:float\n1\t2\t3\n1\t3\n")
+    with pytest.raises(OptionError, match="line 3"):
+        simulate({"dataset": str(path), "engine": "local", "output-dir": str(tmp_path / "runs")})
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OptionError, match="output-dir"):
+        simulate({"engine": "local", "output-dir": str(blocked / "runs")})
+
+
+def test_a_run_name_cannot_lead_out_of_the_state_directory() -> None:
+    config = client_config(default_options(), {"state-dir": "/somewhere"})
+    for name in ("", "..", "a/b", "/etc"):
+        with pytest.raises(OptionError, match="without slashes"):
+            config.state_dir(name)
+
+
+def test_groups_of_options_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ServerOptions().seed = 1  # type: ignore[misc]
