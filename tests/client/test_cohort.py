@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from client.cohort import cohort_of, contrastive_draws, training_pairs
 from data.interactions import leave_one_out
 from data.shard import shard_of

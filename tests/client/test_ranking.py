@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from client.cohort import cohort_of
 from client.ranking import held_out_ranks, rank_histogram
 from data.interactions import from_columns, leave_one_out

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from client.private_vectors import PrivateVectors
 from models import adam
 from models.adam import Moments

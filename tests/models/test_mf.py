@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from models.contrastive import ContrastiveDraws
 from models.mf import Pairs, cohort_gradient
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from attacks import ATTACKS, attack_class
 from client.config import ClientOptions, client_config
 from protocol.options import OptionError, as_run_config

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
+
 from server import engine
 from server.config import server_config
 from server.local_grid import LocalGrid
