@@ -49,4 +49,4 @@ def evaluate(message: Message, context: Context) -> Message:
     """Answer with counts that add up over nodes."""
     request = read_evaluate_request(message.content)
     counts = node_of(context).learner.evaluate(read_model(message.content), request)
-    return Message(counts_content(counts), reply_to=message)
+    return Message(counts_content(counts, request.server_round), reply_to=message)

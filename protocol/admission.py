@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from protocol.updates import Updates, make_updates
 
-LARGEST_VALUE = 1e15
-"""Beyond this, squares overflow 32-bit floats and Adam's second moment would never recover."""
+LARGEST_VALUE = 1e9
+"""The largest number in an update. Its square is 1e18, so that a sum of squares over 1e20 coordinates (a norm, a
+distance, Adam's second moment) still is a 32-bit float; an honest gradient lies many orders of magnitude below."""
+
+NOT_ASKED = "was not asked for"
+MISSING = "is missing from the reply"
 
 
 class UnreadableError(ValueError):
@@ -31,60 +35,89 @@ class Limits:
     shared_size: int
     max_examples: int
 
+    @property
+    def most_users(self) -> int:
+        """Users in one reply: room for a few too many, which are dropped one by one."""
+        return 2 * len(self.users) + 8
+
+    @property
+    def most_rows(self) -> int:
+        """Item rows in one reply: all of them from every user who was asked for."""
+        return len(self.users) * self.num_items
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of a reply with so many users and rows, headers included."""
+        a_user = 4 * 8 + 4 * self.shared_size
+        return 4096 + self.most_users * a_user + self.most_rows * (8 + 4 * self.dim)
+
 
 @dataclass(frozen=True)
 class Admitted:
-    """The updates that passed with their losses, and the users that did not with the first reason found."""
+    """The updates that passed with their losses, and who did not.
+
+    ``losses`` (n,): NaN where a user told an impossible one. ``rejected``: for each user who was asked for the
+    first reason found; ``not_asked``: how many others were in the reply.
+    """
 
     updates: Updates
     losses: Tensor
-    rejected: dict[int, str]
+    rejected: dict[int, str] = field(default_factory=dict)
+    not_asked: int = 0
 
 
 def admit(columns: Mapping[str, Tensor], limits: Limits) -> Admitted:
     """Judge the columns of one reply (see ``Updates``; ``losses`` (n,) beside them).
 
     Raises ``UnreadableError`` where the columns do not fit each other, so that no user can be told apart.
+    Nothing larger than the columns themselves is allocated.
     """
     _check_frame(columns, limits)
     users, row_splits, items = columns["users"], columns["row_splits"], columns["items"]
-    owner = torch.arange(len(users)).repeat_interleave(row_splits.diff(), output_size=len(items))
-    values = _row_is_bad(columns["rows"])
-    steps = items.diff() <= 0
+    count = len(users)
+    owner = torch.arange(count).repeat_interleave(row_splits.diff(), output_size=len(items))
     out_of_order = torch.zeros(len(items), dtype=torch.bool)
     if len(items):
-        out_of_order[1:] = steps & (owner[1:] == owner[:-1])
+        out_of_order[1:] = (items[1:] <= items[:-1]) & (owner[1:] == owner[:-1])
     examples = columns["num_examples"]
+    asked = torch.isin(users, limits.users)
     reasons = {
-        "was not asked for": ~torch.isin(users, limits.users),
         "stands twice in the reply": _repeated(users),
         f"claims a number of examples outside 1 to {limits.max_examples}": (examples < 1)
         | (examples > limits.max_examples),
-        "has an item outside the table": _any_of(owner, (items < 0) | (items >= limits.num_items), len(users)),
-        "has items that are not strictly increasing": _any_of(owner, out_of_order, len(users)),
-        "has a value that is not finite or too large": _any_of(owner, values, len(users))
+        "has an item outside the table": _any_of(owner, (items < 0) | (items >= limits.num_items), count),
+        "has items that are not strictly increasing": _any_of(owner, out_of_order, count),
+        "has a value that is not finite or too large": _any_of(owner, _row_is_bad(columns["rows"]), count)
         | _row_is_bad(columns["shared"]),
     }
     rejected: dict[int, str] = {}
-    good = torch.ones(len(users), dtype=torch.bool)
+    good = asked
     for reason, bad in reasons.items():
         for user in users[bad & good].tolist():
             rejected[user] = reason
-        good &= ~bad
+        good = good & ~bad
+    if int(asked.sum()) < len(limits.users):
+        for user in limits.users[~torch.isin(limits.users, users)].tolist():
+            rejected[user] = MISSING
     parts = {name: columns[name] for name in ("users", "num_examples", "row_splits", "items", "rows", "shared")}
-    updates = make_updates(**parts)
-    losses = torch.nan_to_num(columns["losses"], nan=0.0, posinf=0.0, neginf=0.0)
-    return Admitted(updates.select(good), losses[good], rejected)
+    losses = columns["losses"]
+    losses = losses.where(losses.abs() <= LARGEST_VALUE, torch.nan)
+    return Admitted(make_updates(**parts).select(good), losses[good], rejected, int((~asked).sum()))
 
 
 def _check_frame(columns: Mapping[str, Tensor], limits: Limits) -> None:
     count, row_splits, items = len(columns["users"]), columns["row_splits"], columns["items"]
+    if count > limits.most_users:
+        raise UnreadableError(f"{count} users where {len(limits.users)} were asked for")
+    if len(items) > limits.most_rows:
+        raise UnreadableError(f"{len(items)} item rows, at most {limits.most_rows} are possible")
     for name in ("num_examples", "losses"):
         if len(columns[name]) != count:
             raise UnreadableError(f"{len(columns[name])} {name} for {count} users")
     if len(row_splits) != count + 1 or int(row_splits[0]) != 0 or int(row_splits[-1]) != len(items):
         raise UnreadableError("row_splits that do not span the rows")
-    if bool((row_splits.diff() < 0).any()):
+    # Compared, not subtracted: a difference of two 64-bit numbers may wrap round.
+    if bool((row_splits[1:] < row_splits[:-1]).any()):
         raise UnreadableError("row_splits that decrease")
     if columns["rows"].shape != (len(items), limits.dim):
         raise UnreadableError(f"rows of shape {tuple(columns['rows'].shape)}, expected ({len(items)}, {limits.dim})")
@@ -96,7 +129,11 @@ def _check_frame(columns: Mapping[str, Tensor], limits: Limits) -> None:
 
 def _row_is_bad(values: Tensor) -> Tensor:
     """(n,) whether a row holds a NaN, an infinity, or a value too large."""
-    if not values.shape[1]:
+    if not values.numel():
+        return torch.zeros(len(values), dtype=torch.bool)
+    # Both ends are NaN where any value is: one pass settles the usual case, in which all is well.
+    low, high = values.aminmax()
+    if bool((low >= -LARGEST_VALUE) & (high <= LARGEST_VALUE)):
         return torch.zeros(len(values), dtype=torch.bool)
     return ~(values.abs().amax(1) <= LARGEST_VALUE)
 
@@ -104,7 +141,8 @@ def _row_is_bad(values: Tensor) -> Tensor:
 def _any_of(owner: Tensor, flags: Tensor, count: int) -> Tensor:
     """(count,) whether any of an owner's flags is set."""
     result = torch.zeros(count, dtype=torch.bool)
-    result[owner[flags]] = True
+    if bool(flags.any()):
+        result[owner[flags]] = True
     return result
 
 

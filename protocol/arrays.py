@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import warnings
 from typing import Any
@@ -17,10 +16,14 @@ from protocol.admission import UnreadableError
 NPY_MAGIC = b"\x93NUMPY\x01\x00"
 LONGEST_HEADER = 256
 
+LONGEST_DIMENSION = 1 << 31
+"""No dimension is longer; an array without values may state any, and products of two must not overflow."""
+
 HEADER = re.compile(
-    r"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, "
-    r"'shape': (\((?:\d{1,15}, ?){0,3}(?:\d{1,15})?\)),? ?\} *\n"
+    r"\{'descr': '([<|][a-z][0-9])', 'fortran_order': False, 'shape': "
+    r"\(((?:[0-9]{1,15}(?:, [0-9]{1,15})+,?)|(?:[0-9]{1,15},)|)\),? ?\} *\n"
 )
+"""What NumPy writes for the arrays that travel here; the second group holds the lengths."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "<f4": np.dtype(np.float32),
@@ -57,13 +60,22 @@ def to_tensor(array: Array, kind: Any, dims: int) -> Tensor:
     count = 1
     for length in shape:
         count *= length
-    if count * dtype.itemsize != len(data) - start:
+    if count * dtype.itemsize != len(data) - start or max(shape, default=0) > LONGEST_DIMENSION:
         raise UnreadableError(f"{len(data) - start} bytes for the shape {shape}")
-    values = np.frombuffer(data, dtype, count, start).reshape(shape)
+    if not count:
+        return torch.from_numpy(np.empty(0, dtype)).reshape(shape)
+    # A truth value is 0 or 1 in memory; any other byte would be neither.
+    values = np.frombuffer(data, np.uint8, count, start) != 0 if dtype == np.bool_ else _numbers(data, dtype, start)
     with warnings.catch_warnings():
         # The bytes are read-only; nothing here writes to a decoded tensor.
         warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
-        return torch.from_numpy(values)
+        return torch.from_numpy(values.reshape(shape))
+
+
+def _numbers(data: bytes, dtype: np.dtype[Any], start: int) -> np.ndarray:
+    values = np.frombuffer(data, dtype, offset=start)
+    # A header of odd length moves the values off their boundaries, which vector instructions may not bear.
+    return values if values.flags.aligned else values.copy()
 
 
 def _header(data: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
@@ -77,4 +89,4 @@ def _header(data: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     match = HEADER.fullmatch(text)
     if match is None or match[1] not in DTYPES:
         raise UnreadableError(f"a NumPy header that is not accepted: {text[:80]!r}")
-    return DTYPES[match[1]], tuple(ast.literal_eval(match[2])), 10 + length
+    return DTYPES[match[1]], tuple(int(part) for part in match[2].split(",") if part.strip()), 10 + length

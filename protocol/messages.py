@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
@@ -21,6 +22,9 @@ from protocol.requests import (
     TrainRequest,
 )
 from protocol.updates import Updates
+
+LONGEST_TEXT = 64
+"""Characters of a name that somebody else chose."""
 
 REPLY_COLUMNS: dict[str, tuple[Any, int]] = {
     "users": (np.int64, 1),
@@ -43,6 +47,8 @@ def request_content(model: ArrayRecord, request: TrainRequest | EvaluateRequest)
     fields: dict[str, Any] = {
         "server-round": request.server_round,
         "run": request.run,
+        "resumed-at": list(request.resumed_at),
+        "keep-from": request.keep_from,
         **options.as_run_config(request.loss),
     }
     return RecordDict({"model": model, "users": _record({"users": request.users}), "request": ConfigRecord(fields)})
@@ -73,8 +79,14 @@ def train_reply_content(reply: TrainReply, server_round: int) -> RecordDict:
 
 def read_train_reply(content: RecordDict, server_round: int, limits: Limits) -> Admitted:
     """What of a reply can be accepted. Raises ``UnreadableError`` where nothing can."""
-    columns = _columns(content, server_round)
-    return admit(columns, limits)
+    _check_round(content, server_round)
+    arrays = _arrays(content, "updates")
+    if set(arrays) != set(REPLY_COLUMNS):
+        raise UnreadableError(f"columns {_shown(sorted(arrays))}, expected {sorted(REPLY_COLUMNS)}")
+    sent = size_of(content)
+    if sent > limits.most_bytes:
+        raise UnreadableError(f"{sent} bytes, at most {limits.most_bytes} are possible")
+    return admit({name: to_tensor(arrays[name], *kind) for name, kind in REPLY_COLUMNS.items()}, limits)
 
 
 def read_own_reply(content: RecordDict) -> TrainReply:
@@ -85,18 +97,26 @@ def read_own_reply(content: RecordDict) -> TrainReply:
     return TrainReply(Updates(**columns, l2_share=shares), losses)
 
 
-def counts_content(counts: Mapping[str, Tensor]) -> RecordDict:
-    """An evaluation's counts, int64 or float32, one dimension each."""
-    return RecordDict({"counts": _record(counts)})
+def counts_content(counts: Mapping[str, Tensor], server_round: int) -> RecordDict:
+    """An evaluation's counts, int64, one dimension each, and the round that they belong to."""
+    return RecordDict({"counts": _record(counts), "reply": ConfigRecord({"server-round": server_round})})
 
 
-def read_counts(content: RecordDict, expected: Mapping[str, int]) -> dict[str, Tensor]:
-    """The counts by name, each of the length expected. Raises ``UnreadableError``."""
+def read_counts(content: RecordDict, expected: Mapping[str, int], server_round: int, most: int) -> dict[str, Tensor]:
+    """The counts by name, each of the length expected and of no more than ``most`` users together.
+
+    Raises ``UnreadableError``.
+    """
+    _check_round(content, server_round)
     arrays = _arrays(content, "counts")
-    counts = {name: to_tensor(_named(arrays, name), np.int64, 1) for name in expected}
+    if set(arrays) != set(expected):
+        raise UnreadableError(f"counts {_shown(sorted(arrays))}, expected {sorted(expected)}")
+    counts = {name: to_tensor(arrays[name], np.int64, 1) for name in expected}
     for name, length in expected.items():
-        if len(counts[name]) != length or bool((counts[name] < 0).any()):
-            raise UnreadableError(f"{name!r} is not a list of {length} counts")
+        values = counts[name]
+        # Each by itself before their sum, which could wrap round.
+        if len(values) != length or bool(((values < 0) | (values > most)).any()) or int(values.sum()) > most:
+            raise UnreadableError(f"{name!r} is not a list of {length} counts of at most {most} users")
     return counts
 
 
@@ -112,29 +132,47 @@ def read_hosted(content: RecordDict) -> Hosted:
     arrays, sizes = _arrays(content, "hosted"), _config(content, "sizes")
     users = to_tensor(_named(arrays, "users"), np.int64, 1)
     malicious = to_tensor(_named(arrays, "malicious"), np.bool_, 1)
-    num_users, num_items, code = sizes.get("num-users"), sizes.get("num-items"), sizes.get("code")
-    if not (isinstance(num_users, int) and isinstance(num_items, int) and isinstance(code, str)):
-        raise UnreadableError("no sizes of the data set")
+    num_users, num_items, code = _whole(sizes, "num-users"), _whole(sizes, "num-items"), sizes.get("code")
+    if not isinstance(code, str) or len(code) > LONGEST_TEXT:
+        raise UnreadableError("no fingerprint of its program")
     if len(users) != len(malicious) or bool(((users < 0) | (users >= num_users)).any()):
         raise UnreadableError("users that do not fit the sizes stated")
+    if len(torch.unique(users)) != len(users):
+        raise UnreadableError("a user that it claims twice")
     return Hosted(users, malicious, num_users, num_items, code)
 
 
-def _columns(content: RecordDict, server_round: int) -> dict[str, Tensor]:
-    stated = _config(content, "reply").get("server-round")
+def size_of(content: RecordDict) -> int:
+    """Bytes of a message's arrays; the few numbers beside them are not counted."""
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    return sum(len(array.data) for record in records for array in record.values())
+
+
+def _check_round(content: RecordDict, server_round: int) -> None:
+    stated = _whole(_config(content, "reply"), "server-round")
     if stated != server_round:
-        raise UnreadableError(f"an answer of round {stated!r} in round {server_round}")
-    arrays = _arrays(content, "updates")
-    if set(arrays) != set(REPLY_COLUMNS):
-        raise UnreadableError(f"columns {sorted(arrays)[:10]}, expected {sorted(REPLY_COLUMNS)}")
-    return {name: to_tensor(arrays[name], *kind) for name, kind in REPLY_COLUMNS.items()}
+        raise UnreadableError(f"an answer of round {stated} in round {server_round}")
 
 
-def _read_request(content: RecordDict) -> tuple[int, Tensor, str, LossOptions]:
-    fields = _config(content, "request")
-    loss = options.read(LossOptions, dict(fields.items()))  # type: ignore[arg-type]
+def _whole(record: ConfigRecord, name: str) -> int:
+    """A number of 0 to 2⁶³ − 1."""
+    value = record.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise UnreadableError(f"no number under the name {name!r}")
+    return value
+
+
+def _shown(names: list[str]) -> str:
+    """Names that a stranger chose, for a line in a log."""
+    return str([name[:LONGEST_TEXT] for name in names[:10]])
+
+
+def _read_request(content: RecordDict) -> tuple[int, Tensor, str, LossOptions, tuple[int, ...], int]:
+    fields: dict[str, Any] = dict(_config(content, "request").items())
+    loss = options.read(LossOptions, fields)
     users = to_tensor(_arrays(content, "users")["users"], np.int64, 1)
-    return int(fields["server-round"]), users, str(fields["run"]), loss  # type: ignore[arg-type]
+    resumed_at = tuple(int(number) for number in fields["resumed-at"])
+    return int(fields["server-round"]), users, str(fields["run"]), loss, resumed_at, int(fields["keep-from"])
 
 
 def _record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
@@ -157,5 +195,5 @@ def _config(content: RecordDict, name: str) -> ConfigRecord:
 
 def _named(arrays: ArrayRecord, name: str) -> Array:
     if name not in arrays:
-        raise UnreadableError(f"no array {name!r}")
+        raise UnreadableError(f"no array under the name {name!r}")
     return arrays[name]

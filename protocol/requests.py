@@ -44,22 +44,34 @@ class GlobalModel:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Train ``users`` (n,) int64 at the model of this round; ``run`` names the private state to use."""
+    """Train ``users`` (n,) int64 at the model of this round; ``run`` names the private state to use.
+
+    ``resumed_at``: after which round each resume so far took the run up again; what a node did after the last
+    of them that it did not know of is undone. ``keep_from``: the round of the oldest checkpoint; nobody goes
+    back beyond it.
+    """
 
     server_round: int
     users: Tensor
     run: str
     loss: LossOptions = field(default_factory=LossOptions)
+    resumed_at: tuple[int, ...] = ()
+    keep_from: int = 0
 
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Evaluate the model after this round for ``users`` (n,) int64, or for all the node's where there are none."""
+    """Evaluate the model after this round for ``users`` (n,) int64, or for all the node's where there are none.
+
+    ``resumed_at`` and ``keep_from``: see ``TrainRequest``.
+    """
 
     server_round: int
     users: Tensor
     run: str
     loss: LossOptions = field(default_factory=LossOptions)
+    resumed_at: tuple[int, ...] = ()
+    keep_from: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 from data import draws
 from data.draws import Stream
 from protocol.admission import Limits, UnreadableError
-from protocol.messages import model_record, read_counts, request_content
+from protocol.messages import model_record, read_counts, request_content, size_of
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
-from strategies.intake import Intake, size_of, take_in
+from strategies.intake import Intake, shown, take_in
 from strategies.population import Population
 from strategies.rule import Aggregate, Rule, ServerView
 from strategies.server_model import ServerModel
@@ -28,7 +28,8 @@ class Settings:
 
     ``run``: the name under which nodes keep private state; ``counts``: the lengths of the counts that an
     evaluation returns, by name; ``min_updates``: a round with fewer valid updates leaves the model as it
-    is; ``eval_users``: how many benign users an evaluation asks, 0 for all.
+    is; ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that
+    failed or had a user rejected in so many of its rounds in a row is not asked again, 0 for never.
     """
 
     run: str
@@ -39,23 +40,32 @@ class Settings:
     max_examples: int = 1_000_000
     min_updates: int = 1
     eval_users: int = 0
+    quarantine_after: int = 0
 
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """How one round went: what came in, and what the rule made of it (``None``: too little, the model stayed)."""
+    """How one round went: what came in, and what the rule made of it (``None``: nothing, the model stayed).
+
+    ``skipped`` says why the model stayed; ``quarantined``: the nodes that are not asked from now on.
+    """
 
     server_round: int
     asked: int
     intake: Intake
     aggregate: Aggregate | None
     bytes_down: int
+    skipped: str = ""
+    quarantined: tuple[int, ...] = ()
 
 
 class FedRec(Strategy):
     """Trains a model whose users upload gradients, under any robust rule.
 
-    ``model`` is the global model after the last round, ``outcome`` says how that round went.
+    ``model`` is the global model after the last round, ``outcome`` says how that round went;
+    ``failed_evaluation``: which nodes gave no counts in the last evaluation, and why. ``offences``: for each node in
+    how many rounds in a row it failed or had a user rejected; ``quarantined``: who is not asked any more.
+    ``resumed_at`` and ``keep_from``: what nodes are told of checkpoints (see ``TrainRequest``).
     """
 
     def __init__(self, model: ServerModel, population: Population, rule: Rule, settings: Settings) -> None:
@@ -64,7 +74,13 @@ class FedRec(Strategy):
         self.rule = rule
         self.settings = settings
         self.outcome: RoundOutcome | None = None
+        self.failed_evaluation: dict[int, str] = {}
+        self.offences: dict[int, int] = {}
+        self.quarantined: set[int] = set()
+        self.resumed_at: tuple[int, ...] = ()
+        self.keep_from = 0
         self._asked: dict[int, Tensor] = {}
+        self._evaluated: dict[int, Tensor] = {}
         self._bytes_down = 0
 
     def summary(self) -> None:
@@ -76,10 +92,10 @@ class FedRec(Strategy):
         """One message to each node that hosts some of the round's cohort."""
         settings = self.settings
         cohort = self.population.cohort(settings.seed, server_round, settings.clients_per_round)
-        self._asked = self.population.by_node(cohort)
+        self._asked = self._without_quarantined(self.population.by_node(cohort))
         messages = []
         for node, users in self._asked.items():
-            request = TrainRequest(server_round, users, settings.run, settings.loss)
+            request = TrainRequest(server_round, users, settings.run, settings.loss, self.resumed_at, self.keep_from)
             messages.append(_message(request_content(arrays, request), node, "train", server_round))
         self._bytes_down = sum(size_of(message.content) for message in messages)
         return messages
@@ -89,14 +105,20 @@ class FedRec(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let the rule combine the updates that pass admission, and step the model by the outcome."""
         intake = take_in(replies, server_round, {node: self._limits(users) for node, users in self._asked.items()})
-        aggregate = None
-        if intake.updates is not None and len(intake.updates) >= self.settings.min_updates:
+        count = 0 if intake.updates is None else len(intake.updates)
+        aggregate, skipped = None, f"{count} valid updates, fewer than min-updates = {self.settings.min_updates}"
+        if intake.updates is not None and count >= self.settings.min_updates:
             generator = draws.generator(self.settings.seed, Stream.RULE, server_round)
             view = ServerView(server_round, self.model, self.settings.clients_per_round, generator)
-            aggregate = self.rule.aggregate(intake.updates, view)
-            self.model = self.model.step(aggregate.gradient)
+            aggregate, skipped = self.rule.aggregate(intake.updates, view), ""
+            stepped = self.model.step(aggregate.gradient)
+            if stepped.is_finite():
+                self.model = stepped
+            else:
+                aggregate, skipped = None, "the rule made a gradient that is not finite"
         asked = sum(len(users) for users in self._asked.values())
-        self.outcome = RoundOutcome(server_round, asked, intake, aggregate, self._bytes_down)
+        quarantined = self._note_offences(intake)
+        self.outcome = RoundOutcome(server_round, asked, intake, aggregate, self._bytes_down, skipped, quarantined)
         return self.arrays(), MetricRecord({"num-updates": len(intake.losses)})
 
     def configure_evaluate(
@@ -108,22 +130,35 @@ class FedRec(Strategy):
         if settings.eval_users:
             generator = draws.generator(settings.seed, Stream.EVALUATED_USERS)
             asked = self.population.by_node(self.population.sample_honest(settings.eval_users, generator))
-        for node, users in asked.items():
-            request = EvaluateRequest(server_round, users, settings.run, settings.loss)
-            yield _message(request_content(arrays, request), node, "evaluate", server_round)
+        self._evaluated = self._without_quarantined(asked)
+        messages = []
+        for node, users in self._evaluated.items():
+            request = EvaluateRequest(server_round, users, settings.run, settings.loss, self.resumed_at, self.keep_from)
+            messages.append(_message(request_content(arrays, request), node, "evaluate", server_round))
+        return messages
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord:
-        """The nodes' counts, added up: lists by name."""
-        totals = {name: torch.zeros(length, dtype=torch.int64) for name, length in self.settings.counts.items()}
+        """The nodes' counts, added up: lists by name. A node cannot count more users than it was asked for."""
+        expected = self.settings.counts
+        totals = {name: torch.zeros(length, dtype=torch.int64) for name, length in expected.items()}
+        failed = dict.fromkeys(self._evaluated, "no answer")
         for reply in replies:
+            node = reply.metadata.src_node_id
+            if node not in failed:
+                continue
             if reply.has_error():
+                failed[node] = shown(f"error {reply.error.code}: {reply.error.reason}")
                 continue
+            most = len(self._evaluated[node]) or self.population.hosted_by(node)
             try:
-                counts = read_counts(reply.content, self.settings.counts)
-            except UnreadableError:
+                counts = read_counts(reply.content, expected, server_round, most)
+            except UnreadableError as error:
+                failed[node] = shown(f"unreadable: {error}")
                 continue
+            del failed[node]
             for name in totals:
                 totals[name] += counts[name]
+        self.failed_evaluation = failed
         return MetricRecord({name: counts.tolist() for name, counts in totals.items()})
 
     def arrays(self) -> ArrayRecord:
@@ -133,6 +168,18 @@ class FedRec(Strategy):
     def _limits(self, users: Tensor) -> Limits:
         num_items, dim = self.model.items.shape
         return Limits(users, num_items, dim, len(self.model.shared), self.settings.max_examples)
+
+    def _without_quarantined(self, asked: dict[int, Tensor]) -> dict[int, Tensor]:
+        return {node: users for node, users in asked.items() if node not in self.quarantined}
+
+    def _note_offences(self, intake: Intake) -> tuple[int, ...]:
+        """Count each asked node's rounds with an offence in a row; returns those that are quarantined for it."""
+        for node in self._asked:
+            self.offences[node] = self.offences.get(node, 0) + 1 if node in intake.offenders else 0
+        limit = self.settings.quarantine_after
+        caught = tuple(node for node in self._asked if limit and self.offences[node] >= limit)
+        self.quarantined.update(caught)
+        return caught
 
 
 def _message(content: RecordDict, node: int, kind: str, server_round: int) -> Message:

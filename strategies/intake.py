@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from logging import ERROR
 
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
+from flwr.common.logger import log
 from torch import Tensor
 
-from protocol.admission import Admitted, Limits, UnreadableError
-from protocol.messages import read_train_reply
+from protocol.admission import NOT_ASKED, Admitted, Limits, UnreadableError
+from protocol.messages import LONGEST_TEXT, read_train_reply, size_of
 from protocol.updates import Updates, concat
+
+LONGEST_REASON = 200
+MOST_NUMBERS = 32
+"""How much of what a node tells about itself goes into the log."""
 
 
 @dataclass(frozen=True)
 class Intake:
     """What came in.
 
-    ``updates`` and ``losses`` (n,) of the users who passed, in ascending order, ``None`` for nobody;
-    ``rejected``: reason by user; ``failed``: reason by node; ``attack``: numbers that a simulated attacker
-    tells for the log.
+    ``updates`` and ``losses`` (n,) of the users who passed, in ascending order, ``None`` for nobody; a loss
+    is NaN where the user told an impossible one. ``rejected``: reason by user who was asked for;
+    ``not_asked``: how many other users a node sent, where it did; ``failed``: reason by node; ``offenders``:
+    the nodes that failed or had a user rejected; ``attack``: numbers that a simulated attacker tells for the log.
     """
 
     updates: Updates | None
@@ -29,51 +38,80 @@ class Intake:
     failed: dict[int, str]
     num_bytes: int
     attack: dict[str, float]
+    not_asked: dict[int, int] = field(default_factory=dict)
+    offenders: frozenset[int] = frozenset()
+
+    @property
+    def mean_loss(self) -> float | None:
+        """The mean of the losses that can be believed, ``None`` where there are none."""
+        losses = self.losses[self.losses.isfinite()].to(torch.float64)
+        return float(losses.mean()) if len(losses) else None
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many users were rejected for each reason."""
+        counts = Counter(self.rejected.values())
+        counts[NOT_ASKED] += sum(self.not_asked.values())
+        return {reason: count for reason, count in sorted(counts.items()) if count}
 
 
 def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, Limits]) -> Intake:
     """Read the replies to one round's messages; ``limits`` says for each node asked what it may answer.
 
-    A node's first reply counts. One that cannot be read is the node's failure, and nothing it holds raises.
+    A node's first readable reply counts. One that cannot be read is the node's failure, and nothing it holds raises.
     """
     parts: dict[int, Admitted] = {}
-    rejected: dict[int, str] = {}
-    failed = dict.fromkeys(limits, "no answer")
-    attack: dict[str, float] = {}
+    failed = dict.fromkeys(sorted(limits), "no answer")
+    attack: dict[int, dict[str, float]] = {}
     num_bytes = 0
     for reply in replies:
         node = reply.metadata.src_node_id
         if node not in limits or node in parts:
             continue
         if reply.has_error():
-            failed[node] = f"error {reply.error.code}: {reply.error.reason}"
+            failed[node] = shown(f"error {reply.error.code}: {reply.error.reason}")
             continue
-        num_bytes += size_of(reply.content)
         try:
+            num_bytes += size_of(reply.content)
             parts[node] = read_train_reply(reply.content, server_round, limits[node])
         except UnreadableError as error:
-            failed[node] = f"unreadable: {error}"
+            failed[node] = shown(f"unreadable: {error}")
+            continue
+        except Exception as error:
+            # A hole in the checks above: worth a line of its own, not worth the run.
+            log(ERROR, "Node %d's answer broke its reader: %r", node, error)
+            failed[node] = shown(f"unreadable: {type(error).__name__}")
             continue
         del failed[node]
-        rejected.update(parts[node].rejected)
-        attack.update(_numbers(reply.content, "attack"))
-    admitted = [parts[node] for node in sorted(parts) if len(parts[node].updates)]
+        attack[node] = _numbers(reply.content, "attack")
+    nodes = sorted(parts)
+    rejected = {user: reason for node in nodes for user, reason in sorted(parts[node].rejected.items())}
+    not_asked = {node: parts[node].not_asked for node in nodes if parts[node].not_asked}
+    offenders = frozenset([*failed, *not_asked, *(node for node in nodes if parts[node].rejected)])
+    told = {name: value for node in nodes for name, value in attack[node].items()}
+    admitted = [parts[node] for node in nodes if len(parts[node].updates)]
     if not admitted:
-        return Intake(None, torch.empty(0), rejected, failed, num_bytes, attack)
+        return Intake(None, torch.empty(0), rejected, failed, num_bytes, told, not_asked, offenders)
     updates = concat([part.updates for part in admitted])
     order = updates.users.argsort()
     losses = torch.cat([part.losses for part in admitted])[order]
-    return Intake(updates.select(order), losses, rejected, failed, num_bytes, attack)
+    return Intake(updates.select(order), losses, rejected, failed, num_bytes, told, not_asked, offenders)
 
 
-def size_of(content: RecordDict) -> int:
-    """Bytes of a message's arrays; the few numbers beside them are not counted."""
-    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
-    return sum(len(array.data) for record in records for array in record.values())
+def shown(reason: str) -> str:
+    """A reason with what a stranger wrote in it, short enough for a line of a log, without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in reason[:LONGEST_REASON])
 
 
 def _numbers(content: RecordDict, name: str) -> dict[str, float]:
+    """The first few finite numbers of a record."""
     record = content.get(name)
     if not isinstance(record, MetricRecord):
         return {}
-    return {key: float(value) for key, value in record.items() if isinstance(value, int | float)}
+    numbers = {}
+    for key, value in list(record.items())[:MOST_NUMBERS]:
+        if isinstance(value, float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63):
+            number = float(value)
+            if math.isfinite(number):
+                numbers[shown(key[:LONGEST_TEXT])] = number
+    return numbers

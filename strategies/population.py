@@ -25,12 +25,12 @@ class PopulationError(ValueError):
 class Population:
     """All users of a run.
 
-    ``users`` (U,) int64 in ascending order, ``nodes`` (U,) the id of the node that hosts each, ``malicious``
+    ``users`` (U,) int64 in ascending order, ``nodes`` (U,) uint64 the id of the node that hosts each, ``malicious``
     (U,) bool for measurement alone.
     """
 
     users: Ints
-    nodes: Ints
+    nodes: NDArray[np.uint64]
     malicious: NDArray[np.bool_]
     num_items: int
 
@@ -40,9 +40,13 @@ class Population:
         return self.users[self.malicious]
 
     @property
-    def honest_nodes(self) -> Ints:
+    def honest_nodes(self) -> NDArray[np.uint64]:
         """The nodes that host at least one benign user: those that are asked for metrics."""
         return np.unique(self.nodes[~self.malicious])
+
+    def hosted_by(self, node: int) -> int:
+        """How many users a node hosts."""
+        return int((self.nodes == node).sum())
 
     def cohort(self, seed: int, server_round: int, size: int) -> Ints:
         """The users of a round, in ascending order: ``size`` of all, without replacement."""
@@ -73,7 +77,8 @@ def population_of(answers: Mapping[int, Hosted]) -> Population:
             )
     parts = sorted(answers.items())
     users = np.concatenate([hosted.users.numpy() for _, hosted in parts])
-    nodes = np.concatenate([np.full(len(hosted.users), node) for node, hosted in parts])
+    # A deployment's node ids take all 64 bits: as signed numbers, or mixed, they would be rounded.
+    nodes = np.concatenate([np.full(len(hosted.users), node, np.uint64) for node, hosted in parts])
     malicious = np.concatenate([hosted.malicious.numpy() for _, hosted in parts])
     order = np.argsort(users, kind="stable")
     users, nodes, malicious = users[order], nodes[order], malicious[order]
