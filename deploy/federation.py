@@ -1,0 +1,139 @@
+"""One federation on this machine: a SuperLink and its SuperNodes as processes of their own, over TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.processes import Processes, free_ports, listens, wait_until
+from deploy.register import register
+
+CONNECTION = "federation"
+START = 120.0
+"""Seconds within which a SuperLink listens, on a machine that has other things to do."""
+
+TomlScalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a federation lives: its folder, its keys, and the three addresses of its SuperLink."""
+
+    folder: Path
+    keys: Path
+    runtime: str
+    fleet: str
+    control: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def certificate(self) -> Path:
+        """The CA's, which nodes and users check the SuperLink's against."""
+        return self.keys / "ca.crt"
+
+
+def local_place(folder: Path, keys: Path, environment: Mapping[str, str] | None = None) -> Place:
+    """On free ports of the loopback interface; nothing of it can be reached from another machine."""
+    runtime, fleet, control = (f"127.0.0.1:{port}" for port in free_ports(3))
+    return Place(folder, keys, runtime, fleet, control, environment or {})
+
+
+def process_environment(place: Place) -> dict[str, str]:
+    """What every process of the federation gets: this interpreter's programs, and a Flower home of its own."""
+    here = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": here + os.pathsep + os.environ.get("PATH", ""),
+        "FLWR_HOME": str(place.folder / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        **place.environment,
+    }
+
+
+def superlink_command(place: Place) -> list[str]:
+    """The SuperLink with TLS and node authentication on."""
+    keys = place.keys
+    return [
+        "flower-superlink",
+        *("--ssl-ca-certfile", str(keys / "ca.crt")),
+        *("--ssl-certfile", str(keys / "server.pem")),
+        *("--ssl-keyfile", str(keys / "server.key")),
+        "--enable-supernode-auth",
+        *("--database", str(place.folder / "superlink.db")),
+        *("--serverappio-api-address", place.runtime),
+        *("--fleet-api-address", place.fleet),
+        *("--control-api-address", place.control),
+    ]
+
+
+def supernode_command(place: Place, key: str, node_config: Mapping[str, TomlScalar]) -> list[str]:
+    """A SuperNode that shows the key of this name and hosts what its configuration says."""
+    return [
+        "flower-supernode",
+        *("--root-certificates", str(place.certificate)),
+        *("--auth-supernode-private-key", str(place.keys / "nodes" / key)),
+        *("--superlink", place.fleet),
+        # Port 0: any free one. Only this node's own ClientApp processes connect to it.
+        *("--clientappio-api-address", "127.0.0.1:0"),
+        *("--node-config", as_toml(node_config)),
+    ]
+
+
+def as_toml(values: Mapping[str, TomlScalar]) -> str:
+    """Options as Flower's ``--node-config`` and ``--run-config`` take them."""
+    return " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+
+
+def write_connection(place: Place) -> None:
+    """Let ``flwr`` find the SuperLink under the name ``CONNECTION``."""
+    home = place.folder / "flwr"
+    home.mkdir(parents=True, exist_ok=True)
+    lines = ["[superlink]", f'default = "{CONNECTION}"', f"[superlink.{CONNECTION}]", f'address = "{place.control}"']
+    lines.append(f"root-certificates = {json.dumps(str(place.certificate.absolute()))}")
+    (home / "config.toml").write_text("\n".join(lines) + "\n")
+
+
+class Federation:
+    """The processes of one federation; ended with the context of ``processes``."""
+
+    def __init__(self, place: Place, processes: Processes) -> None:
+        self.place = place
+        self.processes = processes
+        self.environment = process_environment(place)
+
+    def start_superlink(self) -> None:
+        """Start it, wait until it listens, and let the nodes of the allow-list in.
+
+        Raises ``RuntimeError`` with its last words where it ends instead.
+        """
+        write_connection(self.place)
+        process = self.processes.start("superlink", superlink_command(self.place), self.environment)
+        for address in (self.place.fleet, self.place.control):
+            host, _, port = address.rpartition(":")
+            wait_until(
+                lambda h=host, p=port: process.poll() is not None or listens(h, int(p)),  # type: ignore[misc]
+                START,
+                f"The SuperLink listens on {address}",
+            )
+        if process.poll() is not None:
+            raise RuntimeError(f"The SuperLink has ended: {self.processes.log('superlink')[-2000:]}")
+        register(self.place.keys / "allowed-nodes", CONNECTION, self.environment)
+
+    def start_node(
+        self, key: str, node_config: Mapping[str, TomlScalar], name: str = ""
+    ) -> subprocess.Popen[bytes]:
+        """Start a SuperNode; its log goes by ``name``, or the key's."""
+        command = supernode_command(self.place, key, node_config)
+        return self.processes.start(name or key, command, self.environment)
+
+    def run_command(self, app: Path, options: Mapping[str, TomlScalar]) -> list[str]:
+        """Submit a run and stream what its ServerApp logs."""
+        flwr = str(Path(sys.executable).with_name("flwr"))
+        return [flwr, "run", str(app), CONNECTION, "--stream", "--run-config", as_toml(options)]

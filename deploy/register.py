@@ -1,0 +1,52 @@
+"""Make the nodes of an allow-list known to a SuperLink: ``python -m deploy.register CONNECTION``.
+
+Flower 1.34 keeps who may connect in the SuperLink itself and takes it from ``flwr supernode register``, one
+public key at a time. A key that is registered already stays so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.certificates import KEYS
+
+ALREADY = "already in use"
+"""What the SuperLink answers for a key that it knows."""
+
+
+def register(allowed: Path, connection: str, environment: Mapping[str, str] | None = None) -> int:
+    """Register every key of the allow-list; how many there are.
+
+    ``connection`` is a name in ``$FLWR_HOME/config.toml``. Raises ``RuntimeError`` with what ``flwr`` said
+    where one is refused.
+    """
+    lines = [line for line in allowed.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    flwr = Path(sys.executable).with_name("flwr")
+    with tempfile.TemporaryDirectory() as folder:
+        for index, line in enumerate(lines):
+            key = Path(folder) / f"{index}.pub"
+            key.write_text(f"{line}\n")
+            command = [str(flwr), "supernode", "register", str(key), connection]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            said = done.stdout + done.stderr
+            if done.returncode and ALREADY not in said:
+                raise RuntimeError(f"The key {line.split()[-1]!r} could not be registered: {said.strip()}")
+    return len(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """``python -m deploy.register``."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.register", description="Let nodes in.")
+    parser.add_argument("connection", help="a connection of $FLWR_HOME/config.toml")
+    parser.add_argument("--allowed", type=Path, default=KEYS / "allowed-nodes", help="public keys, one a line")
+    chosen = parser.parse_args(arguments)
+    print(f"{register(chosen.allowed, chosen.connection)} nodes may connect.")
+
+
+if __name__ == "__main__":
+    main()
