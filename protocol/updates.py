@@ -77,15 +77,17 @@ class Updates:
         positions = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
         if len(positions) == len(self) and bool((positions.diff() == 1).all()):
             return self
-        counts = self.row_counts[positions]
-        row_splits = splits_of(counts)
-        rows = ragged_positions(self.row_splits[positions], counts, row_splits)
+        # Neighbours' rows are one stretch of memory, and whole stretches copy faster than rows one by one.
+        breaks = ((positions.diff() != 1).nonzero().flatten() + 1).tolist()
+        order, splits = positions.tolist(), self.row_splits.tolist()
+        runs = zip([0, *breaks], [*breaks, len(order)], strict=True)
+        stretches = [slice(splits[order[a]], splits[order[b - 1] + 1]) for a, b in runs if a < b] or [slice(0)]
         return Updates(
             users=self.users[positions],
             num_examples=self.num_examples[positions],
-            row_splits=row_splits,
-            items=self.items[rows],
-            rows=self.rows[rows],
+            row_splits=splits_of(self.row_counts[positions]),
+            items=torch.cat([self.items[stretch] for stretch in stretches]),
+            rows=torch.cat([self.rows[stretch] for stretch in stretches]),
             shared=self.shared[positions],
             l2_share=self.l2_share[positions],
         )
@@ -129,7 +131,10 @@ class Updates:
         weights = weights.to(self.shared.dtype)
         weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
         items = self.rows.new_zeros(num_items, self.dim)
-        items.index_add_(0, self.items, self.rows * weights[self.row_owner].unsqueeze(1))
+        row_weights = weights[self.row_owner].unsqueeze(1)
+        # A block of rows at a time: the weighted rows stay in the cache instead of becoming a second (r, d).
+        for block in (slice(start, start + BLOCK) for start in range(0, len(self.items), BLOCK)):
+            items.index_add_(0, self.items[block], self.rows[block] * row_weights[block])
         return Gradient(items, weights @ self.shared, float(weights @ self.l2_share))
 
     def _sum_rows(self, values: Tensor) -> Tensor:

@@ -74,16 +74,24 @@ class ServerModel:
             round=count,
         )
 
+    def restricted_to(self, items: Tensor) -> ServerModel:
+        """The same model with no items but ``items`` (k,), in this order."""
+        state = self.items_moments
+        moments = Moments(state.first[items], state.second[items]) if self.optimizer == "adam" else state
+        return replace(self, items=self.items[items], items_moments=moments)
+
     def preview_rows(self, items: Tensor, gradients: Tensor) -> Tensor:
         """What the rows (k, d) of ``items`` (k,) would become in the next step with these gradients (k, d), L2 added.
 
         An item may stand in ``items`` several times, each time with another gradient.
         """
-        rows = self.items[items]
+        rows = self.items.index_select(0, items)
         updates = gradients + self._signed_decay * rows
         if self.optimizer == "sgd":
             return rows.add(updates, alpha=self.learning_rate)
-        moments = Moments(self.items_moments.first[items], self.items_moments.second[items])
+        moments = Moments(
+            self.items_moments.first.index_select(0, items), self.items_moments.second.index_select(0, items)
+        )
         stepped, _ = adam.step(rows, updates, moments, self.round + 1, self.learning_rate)
         return stepped
 

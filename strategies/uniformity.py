@@ -25,7 +25,8 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     n, k = len(updates), len(items)
     if k < 2:
         return updates.rows.new_zeros(n, dtype=torch.float64)
-    untouched = model.preview_rows(items, model.items.new_zeros(k, model.items.shape[1]))
+    drawn = model.restricted_to(items)
+    untouched = drawn.preview_rows(torch.arange(k, device=items.device), torch.zeros_like(drawn.items))
     centre = untouched.mean(0)
     base = untouched - centre
 
@@ -39,7 +40,7 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     totals = common.sum() - 2 * from_touched.sum(1) + (from_touched * touched).sum(1)
     for users, real, rows, gradients in _chunks(moved, n, k):
         place = moved.places[rows]
-        step = model.preview_rows(items[place.flatten()], gradients) - centre
+        step = drawn.preview_rows(place.flatten(), gradients) - centre
         step = step.view(*place.shape, -1)
         after = base.expand(len(users), k, -1).scatter(1, place.unsqueeze(2).expand_as(step), step)
         distances = _distances(step, after).scatter_(2, place.unsqueeze(2), 0)
@@ -91,7 +92,7 @@ def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRo
     )
     where = place[updates.items]
     drawn = (where >= 0).nonzero().flatten()
-    owners, places, gradients = updates.row_owner[drawn], where[drawn], updates.rows[drawn]
+    owners, places, gradients = updates.row_owner[drawn], where[drawn], updates.rows.index_select(0, drawn)
     odd = (updates.l2_share != 1).nonzero().flatten()
     if not len(odd):
         return _MovedRows(owners, places, gradients)
