@@ -1,52 +1,47 @@
-"""The ClientApp: one node, honest at its core, with an attack or a defense around it where the run has one."""
+"""The ClientApp: it imports what answers a message where and when that is needed, and nothing else."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from attacks.mod import Attacker, poisoning
-from client.fl_wbc import WhiteBloodCells, perturbing
-from client.node import node_of
-from protocol.messages import (
-    counts_content,
-    hosted_content,
-    read_evaluate_request,
-    read_model,
-    read_train_request,
-    train_reply_content,
-)
-from protocol.requests import TrainRequest
+from client.node_options import NodeOptions
+from protocol.options import read
 
+DEPLOYED = "flwr-clientapp"
+"""The program that a SuperNode starts for each message."""
 
-def _attacker(context: Context, request: TrainRequest) -> Attacker | None:
-    return node_of(context).attacker(request)
-
-
-def _defender(context: Context) -> WhiteBloodCells | None:
-    return node_of(context).defender()
-
-
-app = ClientApp(mods=[poisoning(_attacker), perturbing(_defender)])
+app = ClientApp()
 
 
 @app.query()
 def hosted(message: Message, context: Context) -> Message:
     """Say which users this node hosts."""
-    return Message(hosted_content(node_of(context).hosted()), reply_to=message)
+    return _answer(message, context)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer with one update for each of the users asked for."""
-    request = read_train_request(message.content)
-    reply = node_of(context).learner.train(read_model(message.content), request)
-    return Message(train_reply_content(reply, request.server_round), reply_to=message)
+    return _answer(message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer with counts that add up over nodes."""
-    request = read_evaluate_request(message.content)
-    counts = node_of(context).learner.evaluate(read_model(message.content), request)
-    return Message(counts_content(counts, request.server_round), reply_to=message)
+    return _answer(message, context)
+
+
+def _answer(message: Message, context: Context) -> Message:
+    if Path(sys.argv[0]).name == DEPLOYED:
+        seconds = read(NodeOptions, context.node_config).resident_seconds
+        if seconds > 0:
+            from client import resident
+
+            return resident.answer(message, context, seconds)
+    from client import answers
+
+    return answers.app(message, context)

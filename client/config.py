@@ -6,31 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.options import OptionError, RunConfig, read, require, with_plugin_options
+from client.node_options import NodeOptions
+from protocol.options import OptionError, RunConfig, read, with_plugin_options
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
-
-
-@dataclass(frozen=True)
-class NodeOptions:
-    """A node's own configuration (``--node-config``).
-
-    ``role``: ``benign`` or ``attacker`` host part ``partition-id`` of ``num-partitions`` of the benign or of
-    the malicious users; empty, as in simulation, puts both among one set of partitions. ``device``: auto,
-    cpu, cuda, cuda:1, …; ``state-dir``: where private vectors are kept.
-    """
-
-    partition_id: int = 0
-    num_partitions: int = 1
-    role: str = ""
-    device: str = "auto"
-    state_dir: str = ""
-    data_dir: str = ""
-
-    def __post_init__(self) -> None:
-        require(self.num_partitions >= 1, "num-partitions", self.num_partitions, "at least 1")
-        within = 0 <= self.partition_id < self.num_partitions
-        require(within, "partition-id", self.partition_id, f"0 to {self.num_partitions - 1}")
-        require(self.role in ("", "benign", "attacker"), "role", self.role, "'benign' or 'attacker'")
 
 
 @dataclass(frozen=True)
@@ -85,7 +63,7 @@ class ClientConfig:
         if base == "memory":
             return None
         root = Path(base).expanduser() if base else Path.home() / ".cache" / "robust-fedrec" / "state"
-        return root / run / f"{self.node.role or 'node'}-{self.node.partition_id}-of-{self.node.num_partitions}"
+        return root / run / self.node.name
 
 
 def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig:

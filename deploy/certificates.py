@@ -115,7 +115,7 @@ def _covers(path: Path, hosts: list[str], ca: x509.Certificate) -> bool:
         return False
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    tomorrow = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     try:
         certificate.verify_directly_issued_by(ca)
     except Exception:
@@ -126,7 +126,7 @@ def _covers(path: Path, hosts: list[str], ca: x509.Certificate) -> bool:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

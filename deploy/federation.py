@@ -126,9 +126,7 @@ class Federation:
             raise RuntimeError(f"The SuperLink has ended: {self.processes.log('superlink')[-2000:]}")
         register(self.place.keys / "allowed-nodes", CONNECTION, self.environment)
 
-    def start_node(
-        self, key: str, node_config: Mapping[str, TomlScalar], name: str = ""
-    ) -> subprocess.Popen[bytes]:
+    def start_node(self, key: str, node_config: Mapping[str, TomlScalar], name: str = "") -> subprocess.Popen[bytes]:
         """Start a SuperNode; its log goes by ``name``, or the key's."""
         command = supernode_command(self.place, key, node_config)
         return self.processes.start(name or key, command, self.environment)

@@ -1,0 +1,52 @@
+"""What a node answers: honest at its core, with an attack or a defense around it where the run has one."""
+
+from __future__ import annotations
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from attacks.mod import Attacker, poisoning
+from client.fl_wbc import WhiteBloodCells, perturbing
+from client.node import node_of
+from protocol.messages import (
+    counts_content,
+    hosted_content,
+    read_evaluate_request,
+    read_model,
+    read_train_request,
+    train_reply_content,
+)
+from protocol.requests import TrainRequest
+
+
+def _attacker(context: Context, request: TrainRequest) -> Attacker | None:
+    return node_of(context).attacker(request)
+
+
+def _defender(context: Context) -> WhiteBloodCells | None:
+    return node_of(context).defender()
+
+
+app = ClientApp(mods=[poisoning(_attacker), perturbing(_defender)])
+
+
+@app.query()
+def hosted(message: Message, context: Context) -> Message:
+    """Say which users this node hosts."""
+    return Message(hosted_content(node_of(context).hosted()), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Answer with one update for each of the users asked for."""
+    request = read_train_request(message.content)
+    reply = node_of(context).learner.train(read_model(message.content), request)
+    return Message(train_reply_content(reply, request.server_round), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Answer with counts that add up over nodes."""
+    request = read_evaluate_request(message.content)
+    counts = node_of(context).learner.evaluate(read_model(message.content), request)
+    return Message(counts_content(counts, request.server_round), reply_to=message)
