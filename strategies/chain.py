@@ -8,6 +8,7 @@ import math
 
 from protocol.options import OptionError, RunConfig, Scalar, as_run_config, read
 from strategies import CLIENT_SIDE, RULES
+from strategies.fl_wbc import PREFIX, FlWbcOptions
 from strategies.rule import Combiner, Mean, Rule, Wrapper
 
 
@@ -80,8 +81,8 @@ def prefix_of(rule_class: type[Rule]) -> str:
 
 
 def default_options() -> dict[str, Scalar]:
-    """Every option of every rule here, with its default, under its run-configuration name."""
-    found: dict[str, Scalar] = {}
+    """Every option of every defense here, with its default, under its run-configuration name."""
+    found: dict[str, Scalar] = as_run_config(FlWbcOptions(), PREFIX)
     for rule_class in RULES.values():
         found |= as_run_config(rule_class.Options(), prefix_of(rule_class))
     return found
