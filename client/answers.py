@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
 from attacks.mod import Attacker, poisoning
 from client.fl_wbc import WhiteBloodCells, perturbing
@@ -27,7 +28,17 @@ def _defender(context: Context) -> WhiteBloodCells | None:
     return node_of(context).defender()
 
 
-app = ClientApp(mods=[poisoning(_attacker), perturbing(_defender)])
+def following(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Before anybody uses the node's state: bring it to where the request expects it."""
+    kind = message.metadata.message_type
+    if kind == "train":
+        node_of(context).follow(read_train_request(message.content))
+    elif kind == "evaluate":
+        node_of(context).follow(read_evaluate_request(message.content))
+    return call_next(message, context)
+
+
+app = ClientApp(mods=[following, poisoning(_attacker), perturbing(_defender)])
 
 
 @app.query()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import nullcontext
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,16 +15,18 @@ from attacks.attack import Attack
 from attacks.mod import Attacker
 from attacks.view import Alteration, HonestTraining
 from client import learner_class
+from client.attack_log import AttackLog
 from client.config import ClientConfig, client_config
 from client.fl_wbc import WhiteBloodCells
 from client.learner import Learner
-from client.private_vectors import PrivateVectors
+from client.private_vectors import PrivateVectors, stored_dim
+from client.timeline import Timeline
 from data import load
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
 from data.shard import load_shard
 from protocol.fingerprint import code_fingerprint
-from protocol.requests import GlobalModel, Hosted, LossOptions, TrainRequest
+from protocol.requests import EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
 
 
@@ -74,7 +75,7 @@ class Node:
             start=options.attack_start,
             stop=options.attack_stop,
             training=self._honest_training,
-            save=lambda state: self._save_attack(request.run, state),
+            save=lambda state: self._save_attack(request, state),
         )
 
     def defender(self) -> WhiteBloodCells | None:
@@ -84,6 +85,33 @@ class Node:
             return None
         malicious = torch.from_numpy(self.shard.users[self.malicious])
         return WhiteBloodCells(options, malicious, self._config.run.seed)
+
+    def follow(self, request: TrainRequest | EvaluateRequest) -> None:
+        """Bring the node's state in this run to where the request expects it.
+
+        After a resume, back to the round that the run was resumed from; a round that is asked for once more,
+        back to its beginning. Raises ``AbandonedError``, ``DamagedLogError`` or ``ValueError`` where that cannot be.
+        """
+        run, directory = request.run, self._config.state_dir(request.run)
+        if directory is None:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        timeline, dim = Timeline(directory), stored_dim(directory)
+        back_to = timeline.back_to(request.resumed_at)
+        if back_to is not None:
+            self._forget(run, back_to)
+            if dim is None:
+                with timeline.writing():
+                    timeline.take_up(len(request.resumed_at))
+            else:
+                self._vectors(run, dim).go_back(back_to, len(request.resumed_at))
+            self._forget(run, back_to)
+        if dim is None:
+            return
+        vectors = self._vectors(run, dim)
+        if isinstance(request, TrainRequest) and vectors.enter(request.server_round):
+            self._forget(run, request.server_round - 1)
+        vectors.prune(request.keep_from)
 
     def _honest_training(self, model: GlobalModel, request: TrainRequest) -> HonestTraining:
         def train(users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:
@@ -102,23 +130,31 @@ class Node:
     def _attack_of(self, run: str) -> Attack:
         if run not in self._attack:
             attack = make_attack(self._config.run.attack, self._config.run_config)
-            path = self._attack_path(run)
-            if path is not None and path.exists():
-                attack.restore(json.loads(path.read_text()))
+            log = self._attack_log(run)
+            state = None if log is None else log.last()
+            if state is not None:
+                attack.restore(state)
             self._attack[run] = attack
         return self._attack[run]
 
-    def _save_attack(self, run: str, state: dict[str, float]) -> None:
-        path = self._attack_path(run)
-        if path is not None and state:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(state))
-            partial.replace(path)
+    def _save_attack(self, request: TrainRequest, state: dict[str, float]) -> None:
+        log = self._attack_log(request.run)
+        if log is not None and state:
+            vectors = self._private.get(request.run)
+            with nullcontext() if vectors is None else vectors.writing():
+                log.save(request.server_round, state, request.keep_from)
 
-    def _attack_path(self, run: str) -> Path | None:
+    def _forget(self, run: str, back_to: int) -> None:
+        """Drop what this process remembers of a run, and the attack's state of later rounds."""
+        self._private.pop(run, None)
+        self._attack.pop(run, None)
+        log = self._attack_log(run)
+        if log is not None:
+            log.cut(back_to)
+
+    def _attack_log(self, run: str) -> AttackLog | None:
         directory = self._config.state_dir(run)
-        return None if directory is None else directory / "attack.json"
+        return None if directory is None else AttackLog(directory / "attack.jsonl")
 
 
 _nodes: dict[tuple[int, int], Node] = {}

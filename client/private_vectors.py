@@ -7,10 +7,12 @@ part, so that memory does not grow with the number of users; a journal makes a s
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.timeline import Timeline
+from client.undo_log import Record, UndoLog
 from data import draws
 from data.draws import Stream
 from models import adam
 from models.adam import Moments
 
 Ints = NDArray[np.int64]
+
+ROOM_PER_USER = 4 * 4096
+"""Free bytes that a step asks for: a page written into a full disk's hole would kill the process."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class PrivateVectors:
         self._dim = dim
         self._seed = seed
         self._directory = directory
+        self._newest = 0
+        self._unfinished = False
         if directory is None:
             self._values: NDArray[np.float32] = np.zeros((len(users), 3, dim), np.float32)
             self._last: Ints = np.zeros(len(users), np.int64)
@@ -59,7 +68,11 @@ class PrivateVectors:
             _check_layout(directory / "layout.json", users, dim, seed)
             self._values = _mapped(directory / "vectors.float32", (len(users), 3, dim), np.float32)
             self._last = _mapped(directory / "rounds.int64", (len(users),), np.int64)
-            self._replay_journal()
+            self._timeline = Timeline(directory)
+            with self._timeline.writing():
+                self._log = UndoLog(directory / "undo", (3, dim))
+                self._recover()
+                self._newest = self._log.newest()
 
     def at(self, places: Ints, before_round: int, learning_rate: float) -> Vectors:
         """The users' state as it stands when round ``before_round`` begins; nothing is written.
@@ -80,29 +93,90 @@ class PrivateVectors:
         """Step the users by their gradients (n, d) of this round, from ``state`` as ``at`` gave it, and keep it."""
         vectors, moments = adam.step(state.vectors, gradients, state.moments, server_round, learning_rate)
         values = torch.stack([vectors, moments.first, moments.second], 1).cpu().numpy()
+        if self._directory is None:
+            self._apply(places, values, np.full(len(places), server_round))
+            return
+        with self._timeline.writing():
+            if self._unfinished:
+                self._recover()
+            _require_room(self._directory, len(places))
+            self._log.begin(Record(server_round, places, self._last[places], self._values[places]))
+            self._unfinished = True
+            self._apply(places, values, np.full(len(places), server_round))
+            self._log.finish()
+            self._unfinished = False
+            self._newest = max(self._newest, server_round)
+
+    def enter(self, server_round: int) -> bool:
+        """Make ready for a round: where it was trained before, undo that and say so, so that a request may come twice.
+
+        Raises ``ValueError`` where a later round was trained: a request that comes so late is of no use.
+        """
+        if self._directory is None or server_round > self._newest:
+            return False
+        if server_round < self._newest:
+            raise ValueError(f"A request of round {server_round} came after round {self._newest} was trained here.")
+        with self._timeline.writing():
+            self._undo(server_round - 1)
+        return True
+
+    def go_back(self, server_round: int, resumes: int) -> None:
+        """Be as at the end of a round again, in the course of the run after so many resumes.
+
+        Raises ``DamagedLogError``; interrupted, it can be done again.
+        """
+        if self._directory is None:
+            raise ValueError("Private vectors that are kept in memory cannot go back to an earlier round.")
+        with self._timeline.writing():
+            # Listed anew: until this moment a process of the abandoned course may have gone on writing.
+            self._log = UndoLog(self._directory / "undo", (3, self._dim))
+            self._recover()
+            self._undo(server_round)
+            self._timeline.take_up(resumes)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold the node's state for writing beside the vectors (see ``Timeline.writing``)."""
+        return nullcontext() if self._directory is None else self._timeline.writing()
+
+    def prune(self, keep_from: int) -> None:
+        """Forget what is only needed to go back before the end of round ``keep_from``."""
         if self._directory is not None:
-            _write_journal(self._directory / "journal", places, values, server_round)
-        self._apply(places, values, server_round)
-        if self._directory is not None:
-            (self._directory / "journal").unlink()
+            self._log.prune(keep_from)
 
     def _initial(self, users: Ints) -> NDArray[np.float32]:
         words = draws.raw(self._seed, Stream.INITIAL_VECTOR, 0, users.tolist(), [self._dim] * len(users))
         uniform = draws.uniform(words).reshape(len(users), self._dim)
         return ((2 * uniform - 1) * self._bound).astype(np.float32)
 
-    def _apply(self, places: Ints, values: NDArray[np.float32], server_round: int) -> None:
+    def _apply(self, places: Ints, values: NDArray[np.float32], last: Ints) -> None:
         self._values[places] = values
-        self._last[places] = server_round
+        self._last[places] = last
 
-    def _replay_journal(self) -> None:
-        assert self._directory is not None
-        journal = self._directory / "journal"
-        if journal.exists():
-            entry = _read_journal(journal, self._dim)
-            if entry is not None:
-                self._apply(*entry)
-            journal.unlink()
+    def _recover(self) -> None:
+        """Take back a step that its process did not survive."""
+        record = self._log.unfinished()
+        if record is not None:
+            self._apply(record.places, record.values, record.last)
+            self._log.cut(record.server_round - 1)
+        self._unfinished = False
+
+    def _undo(self, server_round: int) -> None:
+        for record in self._log.newer_than(server_round):
+            self._apply(record.places, record.values, record.last)
+        self._log.cut(server_round)
+        self._newest = self._log.newest()
+
+
+def stored_dim(directory: Path) -> int | None:
+    """The dimension of the vectors that are kept in a directory, ``None`` where there are none."""
+    layout = directory / "layout.json"
+    return int(json.loads(layout.read_text())["dim"]) if layout.exists() else None
+
+
+def _require_room(directory: Path, users: int) -> None:
+    disk = os.statvfs(directory)
+    if disk.f_bavail * disk.f_frsize < users * ROOM_PER_USER:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
 
 
 def _mapped(path: Path, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
@@ -122,22 +196,3 @@ def _check_layout(path: Path, users: Ints, dim: int, seed: int) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(layout))
     partial.replace(path)
-
-
-def _write_journal(path: Path, places: Ints, values: NDArray[np.float32], server_round: int) -> None:
-    """What is about to be written, complete under its name or not there at all."""
-    body = np.array([server_round, len(places)], np.int64).tobytes() + places.tobytes() + values.tobytes()
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(zlib.crc32(body).to_bytes(4, "little") + body)
-    partial.replace(path)
-
-
-def _read_journal(path: Path, dim: int) -> tuple[Ints, NDArray[np.float32], int] | None:
-    """The entry that was being written when its process died; ``None`` where the disk damaged it."""
-    content = path.read_bytes()
-    if len(content) < 20 or zlib.crc32(content[4:]) != int.from_bytes(content[:4], "little"):
-        return None
-    server_round, count = np.frombuffer(content, np.int64, 2, offset=4).tolist()
-    places = np.frombuffer(content, np.int64, count, offset=20)
-    values = np.frombuffer(content, np.float32, offset=20 + 8 * count).reshape(count, 3, dim)
-    return places, values, server_round
