@@ -1,0 +1,204 @@
+"""The seam of every attack: who is replaced, who is not, when, and what the attacker gets to see."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, Context, Message, RecordDict
+
+from attacks import ATTACKS, attack_class, make_attack
+from attacks.attack import Attack
+from attacks.view import AttackerView
+from client.app import app
+from client.node import node_of
+from data.partition import malicious_users
+from protocol.messages import model_record, read_own_reply, request_content
+from protocol.options import OptionError, Scalar
+from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
+from protocol.updates import Updates
+from server.simulation import default_options
+
+FRACTION = 0.02
+MALICIOUS = malicious_users(1000, FRACTION, 0).tolist()
+HONEST = [user for user in range(0, 1000, 41) if user not in MALICIOUS]
+COHORT = [HONEST[3], MALICIOUS[7], MALICIOUS[1], *HONEST[5:9], MALICIOUS[12], HONEST[0]]
+
+
+class Federation:
+    """The real app on nodes of its own; each object is another process as far as the app can tell."""
+
+    count = 0
+
+    def __init__(self, **changed: Scalar) -> None:
+        Federation.count += 1
+        options: dict[str, Scalar] = {"malicious-fraction": FRACTION, "embedding-dim": 8, "dropout": 0.1}
+        options |= {name.replace("_", "-"): value for name, value in changed.items()}
+        self._run_config = {**default_options(), **options}
+        self._run_id = 10_000 + Federation.count
+        self.model = GlobalModel(torch.randn(800, 8, generator=torch.Generator().manual_seed(0)) * 0.2, torch.empty(0))
+
+    def context(self, partition: int, partitions: int) -> Context:
+        node = {"partition-id": partition, "num-partitions": partitions, "state-dir": "memory"}
+        return Context(self._run_id, partition + 1, node, RecordDict(), dict(self._run_config))
+
+    def answer(self, users: list[int], server_round: int = 1, partition: int = 0, partitions: int = 1) -> Message:
+        request = TrainRequest(server_round, torch.tensor(users), "a-run", LossOptions(dropout=0.1))
+        content = request_content(model_record(self.model), request)
+        message = Message(content, partition + 1, "train", group_id=str(server_round))
+        return app(message, self.context(partition, partitions))
+
+    def train(self, users: list[int], server_round: int = 1, partition: int = 0, partitions: int = 1) -> TrainReply:
+        return read_own_reply(self.answer(users, server_round, partition, partitions).content)
+
+
+def only(updates: Updates, users: list[int]) -> Updates:
+    return updates.select(torch.isin(updates.users, torch.tensor(users)))
+
+
+def assert_same(first: Updates, second: Updates) -> None:
+    """Equal to the bit, in the same order."""
+    for field in dataclasses.fields(Updates):
+        assert torch.equal(getattr(first, field.name), getattr(second, field.name)), field.name
+
+
+class Spy(Attack):
+    """Sends the honest updates, and keeps what it saw."""
+
+    views: list[AttackerView] = []  # noqa: RUF012
+
+    def poison(self, view: AttackerView) -> Updates:
+        Spy.views.append(view)
+        # What it is told are honest updates: it can train with the private vectors of this round's start.
+        assert_same(view.train(view.selected), view.honest)
+        return view.honest
+
+
+class Impostor(Attack):
+    """Answers in the name of fewer users than were selected."""
+
+    def poison(self, view: AttackerView) -> Updates:
+        return view.honest.select(torch.arange(len(view.selected) - 1))
+
+
+@pytest.mark.parametrize("attack", sorted(ATTACKS))
+def test_honest_users_of_a_mixed_node_are_untouched_to_the_bit(attack: str) -> None:
+    honest, attacked = Federation().train(COHORT), Federation(attack=attack).train(COHORT)
+    assert_same(only(honest.updates, HONEST), only(attacked.updates, HONEST))
+    assert torch.equal(honest.updates.users, attacked.updates.users)
+    assert torch.equal(honest.updates.num_examples, attacked.updates.num_examples)
+    assert torch.equal(honest.losses, attacked.losses)
+    ours, theirs = only(honest.updates, MALICIOUS), only(attacked.updates, MALICIOUS)
+    assert len(theirs) == 3
+    for k in range(3):
+        first, second = ours.select(torch.tensor([k])), theirs.select(torch.tensor([k]))
+        assert first.rows.shape != second.rows.shape or not torch.equal(first.rows, second.rows)
+
+
+def test_an_attacker_sees_its_own_users_alone() -> None:
+    Spy.views.clear()
+    honest = Federation().train(COHORT).updates
+    answered = Federation(attack=f"{__name__}:Spy").train(COHORT).updates
+    (view,) = Spy.views
+    chosen = sorted(set(COHORT) & set(MALICIOUS))
+    assert view.controlled.tolist() == MALICIOUS
+    assert view.selected.tolist() == chosen
+    assert view.request.users.tolist() == chosen
+    assert_same(view.honest, only(honest, MALICIOUS))
+    assert_same(answered, honest)
+    for user in (HONEST[0], HONEST[3]):
+        with pytest.raises(ValueError, match=f"does not control the users \\[{user}\\]"):
+            view.train(torch.tensor([*chosen, user]))
+
+
+def test_nothing_in_the_view_leads_to_the_server_or_to_others() -> None:
+    """Its fields are these. Adding one means to widen the threat model: then say so here."""
+    assert [field.name for field in dataclasses.fields(AttackerView)] == [
+        *("request", "model", "selected", "honest", "controlled", "num_users", "clients_per_round"),
+        *("generator", "train"),
+    ]
+
+
+@pytest.mark.parametrize("attack", ["cluster", "cluster+cl", "label-flip"])
+def test_private_vectors_of_malicious_users_are_updated_honestly(attack: str) -> None:
+    """After two attacked rounds the third, in which nobody attacks, is the same as if nobody ever had."""
+    honest, attacked = Federation(), Federation(attack=attack, attack_stop=2)
+    for now in (1, 2):
+        honest.train(COHORT, now)
+        attacked.train(COHORT, now)
+    assert_same(honest.train(COHORT, 3).updates, attacked.train(COHORT, 3).updates)
+
+
+def test_it_attacks_from_the_first_to_the_last_round_asked_for() -> None:
+    honest, attacked = Federation(), Federation(attack="fang", attack_start=2, attack_stop=3)
+    differs = []
+    for now in range(1, 6):
+        ours, theirs = honest.train(COHORT, now).updates, attacked.train(COHORT, now).updates
+        differs.append(ours.rows.shape != theirs.rows.shape)
+    assert differs == [False, True, True, False, False]
+
+
+def test_a_stop_of_zero_means_no_end() -> None:
+    attacked = Federation(attack="lie", lie_z=1.0, attack_start=2)
+    assert len(attacked.train(COHORT, 1).updates.items) != len(attacked.train(COHORT, 9_999).updates.items)
+
+
+def test_attackers_on_two_nodes_draw_different_numbers() -> None:
+    """Of three nodes for half malicious users, two are the attacker's."""
+    federation = Federation(attack="gaussian", malicious_fraction=0.5)
+    hosts = [node_of(federation.context(partition, 3)) for partition in range(3)]
+    assert [bool(host.malicious.any()) for host in hosts] == [False, True, True]
+    Spy.views.clear()
+    spied = Federation(attack=f"{__name__}:Spy", malicious_fraction=0.5)
+    for partition in (1, 2):
+        spied.train(hosts[partition].shard.users[:2].tolist(), 1, partition, 3)
+    first, second = (view.generator.random(4).tolist() for view in Spy.views)
+    assert first != second
+
+
+def test_a_cohort_without_malicious_users_does_not_move_the_attack() -> None:
+    federation = Federation(attack="cluster")
+    federation.train(HONEST[:4], 1)
+    assert node_of(federation.context(0, 1)).attacker(_request(1)).attack.state()["steps"] == 0  # type: ignore[union-attr]
+    federation.train(COHORT, 2)
+    assert node_of(federation.context(0, 1)).attacker(_request(2)).attack.state()["steps"] == 1  # type: ignore[union-attr]
+
+
+def _request(server_round: int) -> TrainRequest:
+    return TrainRequest(server_round, torch.tensor(COHORT), "a-run")
+
+
+def test_the_attacks_state_travels_beside_the_updates_for_the_log() -> None:
+    content = Federation(attack="cluster").answer(COHORT).content
+    assert isinstance(content["updates"], ArrayRecord)
+    state = content["attack"]
+    assert isinstance(state, Mapping)
+    assert state["clusters"] == 2
+
+
+def test_an_attack_that_answers_for_others_is_told_so() -> None:
+    with pytest.raises(ValueError, match="Impostor answered for the users"):
+        Federation(attack=f"{__name__}:Impostor").train(COHORT)
+
+
+def test_every_attack_reads_its_options_under_its_prefix() -> None:
+    written = default_options()
+    for name in ATTACKS:
+        kind = attack_class(name)
+        assert make_attack(name, written).options == kind.Options()
+    assert make_attack("lie", {"lie-z": 2}).options.z == 2.0
+    assert make_attack("fed-attack", {"fed-attack-positives": "own"}).options.positives == "own"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("clutser", "expected one of none, label-flip, fed-attack, gaussian, lie, fang, cluster, cluster"),
+        ("no_such_module:Mine", "No module named 'no_such_module'.*plugin-dir"),
+        ("attacks.lie:Truth", "has no attribute 'Truth'"),
+        ("attacks.lie:largest_z", "expected a subclass"),
+    ],
+)
+def test_an_attack_that_cannot_be_found_is_explained(name: str, expected: str) -> None:
+    with pytest.raises(OptionError, match=expected):
+        attack_class(name)
