@@ -138,8 +138,9 @@ def _require_known(plugin_options: set[str], config: ServerConfig) -> None:
     while rule is not None:
         known.update(option_names(rule.Options, prefix_of(type(rule))))
         rule = rule.inner if isinstance(rule, Wrapper) else None
+    own = sorted(known - (set(config.run_config) - plugin_options))
     for name in sorted(plugin_options - known):
-        require(False, "plugin-options", name, "one of " + (", ".join(sorted(known)) or "none: nothing here reads any"))
+        require(False, "plugin-options", name, "one of " + ", ".join(own) if own else "none: no class of yours is used")
 
 
 def effective(config: ServerConfig) -> dict[str, object]:
