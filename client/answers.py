@@ -8,10 +8,9 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from attacks.mod import Attacker, poisoning
 from client.fl_wbc import WhiteBloodCells, perturbing
-from client.node import node_of
+from client.node import introduce, node_of
 from protocol.messages import (
     counts_content,
-    hosted_content,
     read_evaluate_request,
     read_model,
     read_train_request,
@@ -44,7 +43,7 @@ app = ClientApp(mods=[following, poisoning(_attacker), perturbing(_defender)])
 @app.query()
 def hosted(message: Message, context: Context) -> Message:
     """Say which users this node hosts."""
-    return Message(hosted_content(node_of(context).hosted()), reply_to=message)
+    return Message(introduce(message.content, context), reply_to=message)
 
 
 @app.train()

@@ -59,11 +59,20 @@ class ClientConfig:
         """
         if run in ("", ".", "..") or Path(run).name != run:
             raise OptionError(f"run = {run!r}: expected a name without slashes.")
+        root = self._state_root
+        return None if root is None else root / run / self.node.name
+
+    def agreement_path(self, run_id: int) -> Path | None:
+        """Where a node with data of its own keeps the indexes of its users and items; ``None``: in memory."""
+        root = self._state_root
+        return None if root is None else root / "agreements" / f"{run_id}-{self.node.name}.json"
+
+    @property
+    def _state_root(self) -> Path | None:
         base = self.node.state_dir or self.run.state_dir
         if base == "memory":
             return None
-        root = Path(base).expanduser() if base else Path.home() / ".cache" / "robust-fedrec" / "state"
-        return root / run / self.node.name
+        return Path(base).expanduser() if base else Path.home() / ".cache" / "robust-fedrec" / "state"
 
 
 def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig:

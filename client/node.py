@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from torch import Tensor
 
 from attacks import make_attack
@@ -15,17 +15,21 @@ from attacks.attack import Attack
 from attacks.mod import Attacker
 from attacks.view import Alteration, HonestTraining
 from client import learner_class
+from client.about import about, keep_about
 from client.attack_log import AttackLog
 from client.config import ClientConfig, client_config
 from client.fl_wbc import WhiteBloodCells
 from client.learner import Learner
+from client.own_data import keep_agreement, kept_agreement, own_ids, own_interactions, own_shard
 from client.private_vectors import PrivateVectors, stored_dim
 from client.timeline import Timeline
 from data import load
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
-from data.shard import load_shard
+from data.shard import Shard, load_shard
 from protocol.fingerprint import code_fingerprint
+from protocol.messages import hosted_content
+from protocol.own_data import Agreement, own_content, read_agreed
 from protocol.requests import EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
 
@@ -33,17 +37,12 @@ from protocol.updates import Updates
 class Node:
     """One Flower node and what it holds; made once a process and run."""
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientConfig, agreement: Agreement | None = None) -> None:
         self._config = config
-        interactions = _interactions(config.run.dataset, config.data_dir)
-        self.num_users, self.num_items = interactions.num_users, interactions.num_items
-        fraction = config.run.malicious_fraction if config.attacked else 0.0
-        malicious = malicious_users(self.num_users, fraction, config.run.seed)
-        users = _hosted(self.num_users, malicious, config)
-        self.shard = load_shard(interactions, users)
-        self.malicious = np.isin(users, malicious)
+        self.shard, self.malicious = _partition(config) if agreement is None else _own(config, agreement)
+        self.num_users, self.num_items = self.shard.num_users, self.shard.num_items
         unseen = never_evaluated(self.num_users, config.run.malicious_fraction, config.run.seed)
-        evaluated = ~np.isin(users, unseen) & (self.shard.valid >= 0) & (self.shard.test >= 0)
+        evaluated = ~np.isin(self.shard.users, unseen) & (self.shard.valid >= 0) & (self.shard.test >= 0)
         self.device = _device(config.node.device)
         self._private: dict[str, PrivateVectors] = {}
         self._attack: dict[str, Attack] = {}
@@ -96,6 +95,7 @@ class Node:
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
+        keep_about(directory, about(self._config, request), self.shard.users)
         timeline, dim = Timeline(directory), stored_dim(directory)
         back_to = timeline.back_to(request.resumed_at)
         if back_to is not None:
@@ -158,6 +158,7 @@ class Node:
 
 
 _nodes: dict[tuple[int, int], Node] = {}
+_agreements: dict[tuple[int, int], Agreement] = {}
 
 
 def node_of(context: Context) -> Node:
@@ -166,13 +167,56 @@ def node_of(context: Context) -> Node:
     if key not in _nodes:
         for other in [known for known in _nodes if known[0] != context.run_id]:
             del _nodes[other]
-        _nodes[key] = Node(client_config(context.run_config, context.node_config))
+            _agreements.pop(other, None)
+        config = client_config(context.run_config, context.node_config)
+        agreement = None
+        if config.node.data:
+            path = config.agreement_path(context.run_id)
+            agreement = _agreements[key] if path is None else kept_agreement(path)
+        _nodes[key] = Node(config, agreement)
     return _nodes[key]
+
+
+def introduce(content: RecordDict, context: Context) -> RecordDict:
+    """The answer to a population query: whom the node hosts, or first which ids are in its own data."""
+    config = client_config(context.run_config, context.node_config)
+    if config.node.data:
+        agreement = read_agreed(content)
+        if agreement is None:
+            return own_content(own_ids(config))
+        key, path = (context.run_id, context.node_id), config.agreement_path(context.run_id)
+        _nodes.pop(key, None)
+        if path is None:
+            _agreements[key] = agreement
+        else:
+            keep_agreement(agreement, path)
+    return hosted_content(node_of(context).hosted())
 
 
 @lru_cache(maxsize=2)
 def _interactions(dataset: str, data_dir: str | None) -> Interactions:
     return load(dataset, data_dir)
+
+
+def _malicious(num_users: int, config: ClientConfig) -> np.ndarray:
+    fraction = config.run.malicious_fraction if config.attacked else 0.0
+    return malicious_users(num_users, fraction, config.run.seed)
+
+
+def _partition(config: ClientConfig) -> tuple[Shard, np.ndarray]:
+    """The node's part of the run's data set, and which of its users (n,) are malicious."""
+    interactions = _interactions(config.run.dataset, config.data_dir)
+    malicious = _malicious(interactions.num_users, config)
+    users = _hosted(interactions.num_users, malicious, config)
+    return load_shard(interactions, users), np.isin(users, malicious)
+
+
+def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, np.ndarray]:
+    """The users of the node's own data, and which of them are malicious: an attacker's all, a benign node's none."""
+    shard = own_shard(own_interactions(config), agreement)
+    if config.node.role:
+        return shard, np.full(len(shard), config.attacked and config.node.role == "attacker")
+    return shard, np.isin(shard.users, _malicious(agreement.num_users, config))
 
 
 def _hosted(num_users: int, malicious: np.ndarray, config: ClientConfig) -> np.ndarray:

@@ -22,21 +22,47 @@ class DirectGrid(Protocol):
     direct: bool
 
 
+class Pending:
+    """Messages on their way; ``collect`` takes the replies that have come, and may be called at any time."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._waiting: set[str] = set()
+        self._pause = SHORTEST_POLL
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Hand messages to the grid; one that it does not take is not waited for."""
+        self._waiting.update(message_id for message_id in self._grid.push_messages(messages) if message_id)
+        self._pause = SHORTEST_POLL
+
+    def collect(self) -> list[Message]:
+        """The replies that came since the last call."""
+        arrived = [(message_id, _pull(self._grid, message_id)) for message_id in sorted(self._waiting)]
+        got = {message_id for message_id, answers in arrived if answers is not None}
+        self._waiting -= got
+        self._pause = SHORTEST_POLL if got else min(self._pause * 1.25, LONGEST_POLL)
+        return [reply for _, answers in arrived for reply in answers or []]
+
+    def rest(self) -> None:
+        """Sleep between two looks: not at all long while replies come in, longer while there are none."""
+        time.sleep(self._pause)
+
+
 def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
     """The replies that came within ``timeout`` seconds; who did not answer is absent."""
     if isinstance(grid, DirectGrid):
         return list(grid.send_and_receive(messages, timeout=timeout))
-    waiting = {message_id for message_id in grid.push_messages(messages) if message_id}
+    pending = Pending(grid)
+    pending.send(messages)
     replies: list[Message] = []
-    deadline, pause = time.monotonic() + timeout, SHORTEST_POLL
-    while waiting and time.monotonic() < deadline:
-        arrived = [(message_id, _pull(grid, message_id)) for message_id in sorted(waiting)]
-        got = {message_id for message_id, answers in arrived if answers is not None}
-        waiting -= got
-        replies += [reply for _, answers in arrived for reply in answers or []]
-        pause = SHORTEST_POLL if got else min(pause * 1.25, LONGEST_POLL)
-        if waiting:
-            time.sleep(pause)
+    deadline = time.monotonic() + timeout
+    while len(pending) and time.monotonic() < deadline:
+        replies += pending.collect()
+        if len(pending):
+            pending.rest()
     return replies
 
 

@@ -3,74 +3,152 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
 
+import numpy as np
 from flwr.app import Message, RecordDict
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from protocol.admission import UnreadableError
 from protocol.fingerprint import code_fingerprint
 from protocol.messages import read_hosted
+from protocol.own_data import Agreement, agreed_content, read_own
 from protocol.requests import Hosted
-from server.exchange import exchange
+from server.catalogue import Catalogue, UnknownIdsError
+from server.exchange import DirectGrid, Pending
 from strategies.population import Population, PopulationError, population_of
 
-POLL = 0.2
+LOOK = 0.2
+"""Seconds between two looks for nodes that have come."""
+
+ALONE = 10.0
+"""Seconds for which a run waits for another node where all that have come were refused."""
+
+ANOTHER_PROGRAM = (
+    "it runs another version of this program: restart it, and start runs from outside the project's folder"
+)
 
 
-def discover(grid: Grid, min_nodes: int, timeout: float) -> Population:
+@dataclass
+class Arrivals:
+    """What the nodes have said so far; ``catalogue`` looks up the ids of those with data of their own."""
+
+    catalogue: Catalogue | None = None
+    answers: dict[int, Hosted] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    agreed: dict[int, Agreement] = field(default_factory=dict)
+    _hosts: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def num_hosted(self) -> int:
+        """How many users there are so far."""
+        return sum(len(answer.users) for answer in self.answers.values())
+
+    def note(self, reply: Message) -> Message | None:
+        """Take one reply; the message that must follow it, where one must."""
+        node = reply.metadata.src_node_id
+        try:
+            return self._accept(node, reply)
+        except (UnreadableError, UnknownIdsError) as error:
+            self.refused[node] = str(error)
+        log(WARNING, "Node %d is refused: %s.", node, self.refused[node].rstrip("."))
+        return None
+
+    def enough(self, min_nodes: int) -> bool:
+        """Whether the run can begin."""
+        if min_nodes:
+            return len(self.answers) >= min_nodes
+        return bool(self.answers) and self.num_hosted >= max(answer.num_users for answer in self.answers.values())
+
+    def _accept(self, node: int, reply: Message) -> Message | None:
+        if reply.has_error():
+            raise UnreadableError(reply.error.reason or f"error {reply.error.code}")
+        own = read_own(reply.content)
+        if own is not None:
+            if self.catalogue is None or node in self.agreed:
+                raise UnreadableError("it has data of its own, which is not expected of it here")
+            self.agreed[node] = self.catalogue.agree(own)
+            return Message(agreed_content(self.agreed[node]), node, "query", group_id="0")
+        hosted = read_hosted(reply.content)
+        if hosted.code != code_fingerprint():
+            raise UnreadableError(ANOTHER_PROGRAM)
+        self._check_agreed(node, hosted)
+        self._check_sizes(hosted)
+        self._check_claims(hosted)
+        self.answers[node] = hosted
+        self._hosts.update(dict.fromkeys(hosted.users.tolist(), node))
+        return None
+
+    def _check_agreed(self, node: int, hosted: Hosted) -> None:
+        agreed = self.agreed.get(node)
+        if agreed is not None and not np.array_equal(agreed.users.sort().values, hosted.users):
+            raise UnreadableError("it claims other users than those of its data")
+
+    def _check_sizes(self, hosted: Hosted) -> None:
+        if self.catalogue is None:
+            return
+        users, items = len(self.catalogue.user_ids), len(self.catalogue.item_ids)
+        if (hosted.num_users, hosted.num_items) != (users, items):
+            raise UnreadableError(
+                f"its data set has {hosted.num_users} users and {hosted.num_items} items, the run's {users} and {items}"
+            )
+
+    def _check_claims(self, hosted: Hosted) -> None:
+        """Who came first keeps a user: a second claim must not disturb the run."""
+        twice = [user for user in hosted.users.tolist() if user in self._hosts]
+        if twice:
+            raise UnreadableError(
+                f"it claims user {twice[0]}, whom node {self._hosts[twice[0]]} hosts already ({len(twice)} users in "
+                "all); give each node a part of its own (partition-id, or data)"
+            )
+
+
+def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | None = None) -> Population:
     """The population that the nodes host.
 
     Waits until they host every user of the data set, or, where ``min_nodes`` is given, until so many have
-    answered; ``timeout`` in seconds. Raises ``PopulationError``.
+    answered; ``timeout`` in seconds. A node that cannot take part is refused with a warning that says why.
+    Raises ``PopulationError`` where too few are left.
     """
-    answers: dict[int, Hosted] = {}
-    refused: dict[int, str] = {}
-    deadline = time.monotonic() + timeout
+    arrivals, pending, asked = Arrivals(catalogue), Pending(grid), set[int]()
+    started = looked = time.monotonic()
+    told = 0
     while True:
-        new = [node for node in grid.get_node_ids() if node not in answers and node not in refused]
-        if new:
-            queries = [Message(RecordDict(), node, "query", group_id="0") for node in new]
-            for reply in exchange(grid, queries, max(1.0, deadline - time.monotonic())):
-                _note(reply, answers, refused)
-        if refused and not answers:
-            raise PopulationError("; ".join(f"node {node}: {why}" for node, why in sorted(refused.items())[:3]))
-        if _enough(answers, min_nodes):
-            return population_of(answers)
-        if time.monotonic() > deadline:
-            raise PopulationError(_missing(answers, refused, min_nodes, timeout))
-        if not new:
-            time.sleep(POLL)
+        new = [node for node in grid.get_node_ids() if node not in asked]
+        pending.send(Message(RecordDict(), node, "query", group_id="0") for node in new)
+        asked.update(new)
+        while time.monotonic() < looked + LOOK:
+            follow_ups = [message for message in map(arrivals.note, pending.collect()) if message is not None]
+            pending.send(follow_ups)
+            if arrivals.enough(min_nodes) and not len(pending):
+                break
+            pending.rest()
+        looked = time.monotonic()
+        if arrivals.enough(min_nodes):
+            return population_of(arrivals.answers)
+        waited = looked - started
+        if len(arrivals.answers) > told:
+            told = len(arrivals.answers)
+            log(INFO, "%d nodes with %d users have answered; waiting for more.", told, arrivals.num_hosted)
+        nobody = arrivals.refused and not arrivals.answers and not len(pending)
+        if nobody and (isinstance(grid, DirectGrid) or waited > ALONE):
+            raise PopulationError("; ".join(_refusals(arrivals.refused)))
+        if waited > timeout:
+            raise PopulationError(_missing(arrivals, min_nodes, timeout))
 
 
-def _note(reply: Message, answers: dict[int, Hosted], refused: dict[int, str]) -> None:
-    node = reply.metadata.src_node_id
-    if reply.has_error():
-        refused[node] = reply.error.reason or f"error {reply.error.code}"
-        return
-    try:
-        hosted = read_hosted(reply.content)
-    except UnreadableError as error:
-        refused[node] = f"an answer that cannot be read ({error})"
-        return
-    if hosted.code != code_fingerprint():
-        refused[node] = (
-            "it runs another version of this program: restart it, and start runs from outside the project's folder"
-        )
-        return
-    answers[node] = hosted
+def _refusals(refused: dict[int, str]) -> list[str]:
+    return [f"node {node}: {why}" for node, why in sorted(refused.items())[:3]]
 
 
-def _enough(answers: dict[int, Hosted], min_nodes: int) -> bool:
-    if min_nodes:
-        return len(answers) >= min_nodes
-    hosted = sum(len(answer.users) for answer in answers.values())
-    return bool(answers) and hosted >= max(answer.num_users for answer in answers.values())
-
-
-def _missing(answers: dict[int, Hosted], refused: dict[int, str], min_nodes: int, timeout: float) -> str:
-    hosted = sum(len(answer.users) for answer in answers.values())
-    wanted = f"{min_nodes} nodes" if min_nodes else "nodes that host every user of the data set"
-    text = f"After {timeout:g} s {len(answers)} nodes with {hosted} users have answered; the run needs {wanted}."
-    if refused:
-        text += " Refused: " + "; ".join(f"node {node}: {why}" for node, why in sorted(refused.items())[:3]) + "."
+def _missing(arrivals: Arrivals, min_nodes: int, timeout: float) -> str:
+    wanted = f"{min_nodes} nodes" if min_nodes else "nodes that host every user of the data set (or set min-nodes)"
+    text = (
+        f"After {timeout:g} s {len(arrivals.answers)} nodes with {arrivals.num_hosted} users have answered; "
+        f"the run needs {wanted}."
+    )
+    if arrivals.refused:
+        text += " Refused: " + "; ".join(_refusals(arrivals.refused)) + "."
     return text

@@ -1,0 +1,47 @@
+"""Which users and items a run knows: what the ids of nodes with data of their own are looked up in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from protocol.own_data import Agreement, OwnIds
+
+NAMED = 5
+"""How many unknown ids an error names."""
+
+
+class UnknownIdsError(ValueError):
+    """A node has data of users or items that the run does not know; the text names some."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The original ids of all users (U,) and items (I,) of the run's data set, in the order of their indexes."""
+
+    user_ids: NDArray[np.str_]
+    item_ids: NDArray[np.str_]
+
+    def agree(self, own: OwnIds) -> Agreement:
+        """The indexes of a node's ids. Raises ``UnknownIdsError``."""
+        users = _indexes(own.users, self.user_ids, "users")
+        items = _indexes(own.items, self.item_ids, "items")
+        return Agreement(users, items, len(self.user_ids), len(self.item_ids))
+
+
+def _indexes(ids: Sequence[str], known: NDArray[np.str_], kind: str) -> Tensor:
+    wanted = np.array(ids, np.str_)
+    order = np.argsort(known, kind="stable")
+    places = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
+    indexes = order[places]
+    unknown = wanted[known[indexes] != wanted]
+    if len(unknown):
+        names = ", ".join(map(repr, unknown[:NAMED].tolist()))
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        raise UnknownIdsError(f"its data has {kind} that the run's data set does not have: {names}{more}")
+    return torch.from_numpy(indexes)
