@@ -12,12 +12,13 @@ from protocol.options import OptionError
 from server.config import server_config
 from server.engine import open_engine
 from server.run_directory import make_run_directory
+from server.storage import StorageError
 from server.training import run_training
 from strategies.population import PopulationError
 
 app = ServerApp()
 
-EXPECTED_ERRORS = (OptionError, PopulationError)
+EXPECTED_ERRORS = (OptionError, PopulationError, StorageError)
 """Errors whose text is a sentence for the person who started the run; a stack trace would only hide it."""
 
 
@@ -32,7 +33,7 @@ class WithoutStackTrace(logging.Filter):
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """One run. Raises ``OptionError`` or ``PopulationError``, so that Flower sees it as failed."""
+    """One run. Raises one of ``EXPECTED_ERRORS``, so that Flower sees it as failed."""
     logger = logging.getLogger("flwr")
     if not any(isinstance(known, WithoutStackTrace) for known in logger.filters):
         logger.addFilter(WithoutStackTrace())
@@ -42,5 +43,5 @@ def main(grid: Grid, context: Context) -> None:
         with open_engine(grid, config, context, directory) as engine:
             run_training(engine, config, directory)
     except EXPECTED_ERRORS as error:
-        log(logging.ERROR, "This run cannot start. %s", error)
+        log(logging.ERROR, "This run cannot go on. %s", error)
         raise

@@ -9,11 +9,21 @@ from typing import Literal
 
 from attacks import attack_class
 from models import MODELS
-from protocol.options import RunConfig, as_run_config, option_names, read, require, with_plugin_options
+from protocol.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
 from protocol.requests import LossOptions
 from strategies.chain import compose, prefix_of
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 from strategies.rule import Rule, Wrapper
+
+AT_LEAST_ONE = (
+    "embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates", "max_examples",
+    "keep_checkpoints",
+)  # fmt: skip
+
+NOT_NEGATIVE = (
+    "learning_rate", "weight_decay", "contrastive_weight", "seed", "num_nodes", "attack_stop", "node_timeout",
+    "round_timeout", "quarantine_after", "checkpoint_every",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,17 +63,20 @@ class ServerOptions:
     round_timeout: float = 600.0
     min_updates: int = 1
     max_examples: int = 1_000_000
+    quarantine_after: int = 0
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 3
+    resume: str = ""
     plugin_dir: str = ""
     plugin_options: str = ""
 
     def __post_init__(self) -> None:
         require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
-        for name in ("embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates"):
-            value = getattr(self, name)
-            require(value >= 1, name.replace("_", "-"), value, "at least 1")
-        for name in ("learning_rate", "weight_decay", "contrastive_weight", "seed", "num_nodes", "attack_stop"):
-            value = getattr(self, name)
-            require(value >= 0, name.replace("_", "-"), value, "0 or more")
+        for name in AT_LEAST_ONE:
+            require(getattr(self, name) >= 1, option_name(name), getattr(self, name), "at least 1")
+        for name in NOT_NEGATIVE:
+            require(getattr(self, name) >= 0, option_name(name), getattr(self, name), "0 or more")
+        require(self.max_examples < 1 << 31, "max-examples", self.max_examples, f"less than {1 << 31}")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
         fraction = self.malicious_fraction
         require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")
@@ -118,7 +131,8 @@ def server_config(run_config: RunConfig) -> ServerConfig:
         contrastive_weight=options.contrastive_weight if asked[options.contrastive_task] else 0.0,
         contrastive_negatives=options.contrastive_negatives,
     )
-    own = MODELS[options.model].defaults
+    touched_rows = 2.0 + (loss.contrastive_negatives if loss.contrastive_weight else 0)
+    own = {**MODELS[options.model].defaults, "support-bound-rows-per-example": touched_rows}
     completed = {**run_config, **{name: value for name, value in own.items() if not run_config.get(name)}}
     config = ServerConfig(options, loss, completed)
     config.rule()

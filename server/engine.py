@@ -50,7 +50,9 @@ def _local(config: ServerConfig, context: Context, directory: Path) -> Grid:
     import client.app
     from server.local_grid import LocalGrid
 
-    return LocalGrid(client.app.app, dict(context.run_config), num_nodes(config), "memory", context.run_id)
+    # What nodes keep in memory is gone when this process is: a run that can be resumed keeps it on disk.
+    state_dir = str(directory / "nodes") if config.options.checkpoint_every else "memory"
+    return LocalGrid(client.app.app, dict(context.run_config), num_nodes(config), state_dir, context.run_id)
 
 
 def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: Path) -> Iterator[Grid]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,25 +15,29 @@ import numpy as np
 import safetensors.torch
 
 from protocol.requests import GlobalModel
+from server.storage import storing, write_whole
+from server.tally import finite
 from strategies.fedrec import RoundOutcome
+
+LINES = ("rounds.jsonl", "metrics.jsonl")
 
 PACKAGES = ("flwr", "torch", "numpy", "scipy", "scikit-learn", "ray", "grpcio")
 
 
-@dataclass
 class Recorder:
     """Writes into one run directory; a line a round and a line an evaluation, so that a killed run has its past.
 
     ``malicious``: the malicious users' ids in ascending order, to say of a filtered user which it was.
+    ``positions``: how many bytes of each file a resumed run keeps; without, the files begin anew. Everything raises
+    ``StorageError`` where the disk refuses.
     """
 
-    directory: Path
-    malicious: np.ndarray
-
-    def __post_init__(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._rounds = self._open("rounds.jsonl")
-        self._metrics = self._open("metrics.jsonl")
+    def __init__(self, directory: Path, malicious: np.ndarray, positions: Mapping[str, int] | None = None) -> None:
+        self._directory = directory
+        self._malicious = malicious
+        with storing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lines = {name: _opened(directory / name, (positions or {}).get(name, 0)) for name in LINES}
 
     def config(self, options: dict[str, Any]) -> None:
         """Every option as used, and what it ran on."""
@@ -41,13 +47,24 @@ class Recorder:
 
     def round(self, outcome: RoundOutcome, seconds: float) -> None:
         """One line of ``rounds.jsonl``."""
-        self._rounds.write(json.dumps(round_line(outcome, self.malicious, seconds)) + "\n")
+        self._line("rounds.jsonl", round_line(outcome, self._malicious, seconds))
 
     def evaluation(self, line: dict[str, Any]) -> None:
         """One line of ``metrics.jsonl``; what was written so far is on disk after it."""
-        self._metrics.write(json.dumps(line) + "\n")
-        self._metrics.flush()
-        self._rounds.flush()
+        self._line("metrics.jsonl", line)
+        with storing(self._directory):
+            for file in self._lines.values():
+                file.flush()
+
+    def positions(self) -> dict[str, int]:
+        """How many bytes each file of lines has, all of them on disk."""
+        with storing(self._directory):
+            sizes = {}
+            for name, file in self._lines.items():
+                file.flush()
+                os.fsync(file.fileno())
+                sizes[name] = os.fstat(file.fileno()).st_size
+        return sizes
 
     def summary(self, summary: dict[str, Any]) -> None:
         """``summary.json``, whole or not at all."""
@@ -56,22 +73,30 @@ class Recorder:
     def model(self, model: GlobalModel, item_ids: list[str]) -> None:
         """``model.safetensors``: ``items``, ``shared``, and the item ids as JSON in its metadata."""
         tensors = {"items": model.items.contiguous(), "shared": model.shared.contiguous()}
-        partial = self.directory / "model.safetensors.partial"
-        safetensors.torch.save_file(tensors, partial, {"item_ids": json.dumps(item_ids)})
-        partial.replace(self.directory / "model.safetensors")
+        content = safetensors.torch.save(tensors, {"item_ids": json.dumps(item_ids)})
+        with storing(self._directory):
+            write_whole(self._directory / "model.safetensors", content)
 
     def close(self) -> None:
         """Close the files."""
-        self._rounds.close()
-        self._metrics.close()
+        with storing(self._directory), ExitStack() as closing:
+            for file in self._lines.values():
+                closing.callback(file.close)
 
-    def _open(self, name: str) -> TextIO:
-        return (self.directory / name).open("w", encoding="utf-8")
+    def _line(self, name: str, line: dict[str, Any]) -> None:
+        with storing(self._directory):
+            self._lines[name].write(json.dumps(line, allow_nan=False) + "\n")
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        partial = self.directory / f"{name}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.directory / name)
+        with storing(self._directory):
+            write_whole(self._directory / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _opened(path: Path, size: int) -> TextIO:
+    """A file of lines of which the first ``size`` bytes stay."""
+    if size:
+        os.truncate(path, size)
+    return path.open("a" if size else "w", encoding="utf-8")
 
 
 def round_line(outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> dict[str, Any]:
@@ -83,7 +108,13 @@ def round_line(outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> 
     intake = outcome.intake
     came = intake.updates.users.numpy() if intake.updates is not None else np.empty(0, np.int64)
     verdicts = outcome.aggregate.verdicts if outcome.aggregate is not None else ()
-    rules = {verdict.rule: {"filtered": verdict.users[~verdict.kept].tolist(), **verdict.notes} for verdict in verdicts}
+    rules = {
+        verdict.rule: {
+            "filtered": verdict.users[~verdict.kept].tolist(),
+            **{name: finite(value) for name, value in verdict.notes.items()},
+        }
+        for verdict in verdicts
+    }
     return {
         "round": outcome.server_round,
         "asked": outcome.asked,

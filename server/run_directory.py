@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from protocol.options import OptionError
 from server.config import ServerConfig
+from server.resume import directory_to_resume
+from server.storage import storing
 
 
 def make_run_directory(config: ServerConfig) -> Path:
-    """Create and return it, absolute. Raises ``OptionError`` where it cannot be written."""
+    """Create and return it, absolute; of a run that is resumed its own. Raises ``OptionError`` where it cannot be."""
     options = config.options
+    if options.resume:
+        return directory_to_resume(config)
     attack = options.attack.rpartition(":")[2] if config.attacked else "none"
     parts = [options.dataset, options.model, attack, options.defense, f"seed{options.seed}"]
     made = "-".join(Path(part).name.split(".")[0] for part in parts) + time.strftime("-%Y%m%d-%H%M%S")
@@ -30,3 +38,18 @@ def make_run_directory(config: ServerConfig) -> Path:
             f"output-dir = {str(base)!r}: cannot be written ({error.strerror}); name a folder that can."
         ) from error
     raise OptionError(f"run-name = {name!r}: there are already a thousand runs of this name in {base}.")
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep other processes from training in the same directory. Raises ``OptionError`` where one already does."""
+    with storing(directory):
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OptionError(f"{directory} is being trained in by another process: wait until it ends.") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -2,67 +2,42 @@
 
 from __future__ import annotations
 
-import math
+import json
+import secrets
 import time
-from dataclasses import dataclass, field
-from logging import INFO
+import zlib
+from contextlib import nullcontext, suppress
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from data import load
 from data.interactions import Interactions
-from protocol.options import require
+from protocol.options import OptionError, require
 from protocol.requests import GlobalModel
+from server.catalogue import Catalogue
+from server.checkpoint import Checkpoint, Checkpoints
 from server.config import ServerConfig, effective
+from server.engine import num_nodes
 from server.exchange import exchange
+from server.interrupts import finishing_rounds
 from server.nodes import discover
 from server.progress import Progress
 from server.recorder import Recorder
+from server.resume import resumable
+from server.run_directory import held
+from server.storage import StorageError, storing
+from server.tally import Tally
 from server.tasks import TASKS, Task
-from strategies.detection import DetectionTally
-from strategies.fedrec import FedRec, RoundOutcome, Settings
+from strategies.fedrec import FedRec, Settings
 from strategies.population import Population
 from strategies.server_model import ServerModel
 
 NO_CONFIG = ConfigRecord()
-
-
-@dataclass
-class Tally:
-    """What adds up over a run: time, bytes, detection, and the evaluations."""
-
-    rounds: int = 0
-    seconds: float = 0.0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    updates: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    failures: int = 0
-    skipped: int = 0
-    detection: DetectionTally = field(default_factory=DetectionTally)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> None:
-        """Count one round."""
-        intake = outcome.intake
-        self.rounds += 1
-        self.seconds += seconds
-        self.bytes_up += intake.num_bytes
-        self.bytes_down += outcome.bytes_down
-        self.updates += len(intake.losses)
-        self.failures += len(intake.failed)
-        for reason, count in intake.reasons.items():
-            self.rejected[reason] = self.rejected.get(reason, 0) + count
-        if outcome.aggregate is None:
-            self.skipped += 1
-        elif intake.updates is not None:
-            examples = intake.updates.num_examples.numpy()
-            self.detection.add(outcome.aggregate.verdicts, malicious, examples)
 
 
 class Training:
@@ -75,13 +50,17 @@ class Training:
         self._directory = directory
         self._item_ids = [str(item) for item in interactions.item_ids]
         self._task: Task = TASKS[options.model]
+        first = self._task.initial(options, interactions.num_items)
+        model = ServerModel.start(first.items, first.shared, options.learning_rate, options.weight_decay)
+        self._checkpoints = Checkpoints(directory, options.keep_checkpoints)
+        found = resumable(self._checkpoints, config, directory, model) if options.resume else None
         population = discover(grid, options.min_nodes, options.node_timeout)
         require_cohort(options.clients_per_round, population)
+        self._population = fingerprint(population)
         self._malicious = population.malicious_users
-        first = self._task.initial(options, population.num_items)
-        model = ServerModel.start(first.items, first.shared, options.learning_rate, options.weight_decay)
         settings = Settings(
-            run=directory.name,
+            # Nodes may keep state of an earlier run of the same name: the number tells the two apart.
+            run=found.state["run"] if found else f"{directory.name}-{secrets.token_hex(4)}",
             seed=options.seed,
             clients_per_round=options.clients_per_round,
             loss=config.loss,
@@ -89,37 +68,108 @@ class Training:
             max_examples=options.max_examples,
             min_updates=options.min_updates,
             eval_users=options.eval_users,
+            quarantine_after=options.quarantine_after,
         )
-        self._strategy = FedRec(model, population, config.rule(), settings)
-        self._recorder = Recorder(directory, self._malicious)
+        self._strategy = FedRec(found.model if found else model, population, config.rule(), settings)
         self._tally = Tally()
+        self._done = 0
+        if found is not None:
+            self._go_on_from(found)
+        self._recorder = Recorder(directory, self._malicious, found.state["positions"] if found else None)
 
     def run(self) -> dict[str, Any]:
-        """All rounds; returns the summary, which is also on disk, with the best round's and the last model."""
+        """All rounds; returns the summary, which is also on disk, with the last model.
+
+        Raises ``StorageError`` where results cannot be written, ``KeyboardInterrupt`` after Ctrl-C.
+        """
         options = self._config.options
-        started = time.monotonic()
-        self._recorder.config(effective(self._config))
-        progress = Progress(self._directory.name, options.num_server_rounds)
+        self._started = time.monotonic() - self._tally.elapsed
+        progress = Progress(self._directory.name, options.num_server_rounds, self._done)
         status = "interrupted"
         try:
-            for server_round in range(1, options.num_server_rounds + 1):
-                self._round(server_round)
-                progress.advance(server_round)
-                if server_round % options.eval_every == 0 or server_round == options.num_server_rounds:
-                    line = self._evaluate(server_round, started)
-                    progress.evaluated(server_round, {name: line["test"][name] for name in ("hr@5", "ndcg@5")})
+            self._recorder.config(effective(self._config))
+            if not self._done:
+                self._checkpoint(0)
+            with finishing_rounds() as asked_to_stop:
+                for server_round in range(self._done + 1, options.num_server_rounds + 1):
+                    self._round(server_round)
+                    progress.advance(server_round)
+                    last = server_round == options.num_server_rounds or asked_to_stop()
+                    if server_round % options.eval_every == 0 or server_round == options.num_server_rounds:
+                        line = self._evaluate(server_round)
+                        progress.evaluated(server_round, {name: line["test"][name] for name in ("hr@5", "ndcg@5")})
+                    if last or server_round % max(options.checkpoint_every, 1) == 0:
+                        self._checkpoint(server_round)
+                    if last:
+                        break
+                if server_round < options.num_server_rounds:
+                    raise KeyboardInterrupt
             status = "completed"
+        except KeyboardInterrupt:
+            go_on = f"; go on with resume='{self._directory}'" if options.checkpoint_every else ""
+            log(WARNING, "Stopped after round %d%s.", self._tally.rounds, go_on)
+            raise
         finally:
             progress.close()
-            summary = self._summary(status, time.monotonic() - started)
+            summary = self._close(status)
+        return summary
+
+    def _close(self, status: str) -> dict[str, Any]:
+        self._tally.elapsed = time.monotonic() - self._started
+        found = self._tally.summary(self._task.selection)
+        summary = {"status": status, "run": self._directory.name, **found}
+        # Where the disk is full, the error that says so is already on its way.
+        with nullcontext() if status == "completed" else suppress(StorageError):
             self._recorder.summary(summary)
             self._recorder.model(GlobalModel(self._strategy.model.items, self._strategy.model.shared), self._item_ids)
             self._recorder.close()
         return summary
 
+    def _checkpoint(self, server_round: int) -> None:
+        strategy = self._strategy
+        if not self._config.options.checkpoint_every:
+            return
+        self._tally.elapsed = time.monotonic() - self._started
+        state = {
+            "run": strategy.settings.run,
+            "options": effective(self._config),
+            "nodes": num_nodes(self._config),
+            "population": self._population,
+            "positions": self._recorder.positions(),
+            "best": self._tally.best(self._task.selection),
+            "tally": self._tally.as_state(),
+            "offences": {str(node): count for node, count in strategy.offences.items()},
+            "rule": strategy.rule.state(),
+        }
+        with storing(self._directory):
+            self._checkpoints.write(Checkpoint(server_round, strategy.model, state))
+            strategy.keep_from = self._checkpoints.oldest()
+
+    def _go_on_from(self, found: Checkpoint) -> None:
+        """Be as after the checkpoint's round. Raises ``OptionError`` where the nodes host other users than then."""
+        state, strategy = found.state, self._strategy
+        if state["population"] != self._population:
+            raise OptionError(
+                "The nodes host other users than when the run was started: it cannot be resumed with them."
+            )
+        strategy.offences = {int(node): count for node, count in state["offences"].items()}
+        strategy.quarantined = {int(node) for node in state["tally"]["quarantined"]}
+        strategy.rule.restore(state["rule"])
+        lines = (self._directory / "metrics.jsonl").read_bytes()[: state["positions"]["metrics.jsonl"]]
+        self._tally = Tally.of_state(state["tally"], [json.loads(line) for line in lines.splitlines()])
+        self._done = found.server_round
+        strategy.resumed_at = (*self._checkpoints.resumes(), found.server_round)
+        with storing(self._directory):
+            self._checkpoints.forget_after(found.server_round)
+            self._checkpoints.note_resumes(strategy.resumed_at)
+            strategy.keep_from = self._checkpoints.oldest()
+        log(INFO, "Resumed after round %d of %s.", found.server_round, self._directory)
+
     def _round(self, server_round: int) -> None:
         started = time.perf_counter()
         strategy = self._strategy
+        if not self._config.options.checkpoint_every:
+            strategy.keep_from = server_round - 1
         messages = strategy.configure_train(server_round, strategy.arrays(), NO_CONFIG, self._grid)
         replies = exchange(self._grid, messages, self._config.options.round_timeout)
         strategy.aggregate_train(server_round, replies)
@@ -131,7 +181,7 @@ class Training:
         self._tally.add(outcome, self._malicious, seconds)
         self._recorder.round(outcome, seconds)
 
-    def _evaluate(self, server_round: int, started: float) -> dict[str, Any]:
+    def _evaluate(self, server_round: int) -> dict[str, Any]:
         began = time.perf_counter()
         strategy = self._strategy
         messages = strategy.configure_evaluate(server_round, strategy.arrays(), NO_CONFIG, self._grid)
@@ -144,53 +194,20 @@ class Training:
             **self._task.metrics(counts),
             "loss": outcome.intake.mean_loss,
             "failed_nodes": {str(node): reason for node, reason in strategy.failed_evaluation.items()},
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(time.monotonic() - self._started, 3),
             "evaluation_seconds": round(time.perf_counter() - began, 3),
         }
         self._tally.evaluations.append(line)
         self._recorder.evaluation(line)
         return line
 
-    def _summary(self, status: str, seconds: float) -> dict[str, Any]:
-        tally = self._tally
-        best = max(tally.evaluations, key=lambda line: line["valid"][self._task.selection], default=None)
-        updates = max(tally.updates, 1)
-        return {
-            "status": status,
-            "run": self._directory.name,
-            "rounds": tally.rounds,
-            "best_round": best["round"] if best else None,
-            "valid": best["valid"] if best else None,
-            "test": best["test"] if best else None,
-            "test_last_five": last_five(tally.evaluations),
-            "detection": {
-                rule: {name: finite(value) for name, value in found.measures().items()}
-                for rule, found in tally.detection.by_rule.items()
-            },
-            "excluded_by_interactions": [
-                {"fewest": bucket.fewest, "most": bucket.most, "rate": finite(bucket.rate)}
-                for bucket in tally.detection.buckets()
-            ],
-            "rejected": tally.rejected,
-            "failed_answers": tally.failures,
-            "skipped_rounds": tally.skipped,
-            "seconds": round(seconds, 3),
-            "rounds_per_second": round(tally.rounds / tally.seconds, 3) if tally.seconds else None,
-            "bytes": {
-                "up": tally.bytes_up,
-                "down": tally.bytes_down,
-                "up_per_round": tally.bytes_up // max(tally.rounds, 1),
-                "down_per_round": tally.bytes_down // max(tally.rounds, 1),
-                "up_per_update": tally.bytes_up // updates,
-            },
-        }
-
 
 def run_training(grid: Grid, config: ServerConfig, directory: Path) -> dict[str, Any]:
     """Train as the configuration says; results in ``directory``. Returns the summary."""
     interactions = load(config.options.dataset, config.options.data_dir or None)
     log(INFO, "Results: %s", directory)
-    summary = Training(grid, config, directory, interactions).run()
+    with held(directory):
+        summary = Training(grid, config, directory, interactions).run()
     log(INFO, "Results: %s", directory)
     return summary
 
@@ -201,12 +218,7 @@ def require_cohort(size: int, population: Population) -> None:
     require(size <= users, "clients-per-round", size, f"at most the {users} users that the nodes host")
 
 
-def last_five(evaluations: list[dict[str, Any]]) -> dict[str, float] | None:
-    """The mean of each test metric over the last five evaluations: steadier than one of them."""
-    lines = [line["test"] for line in evaluations[-5:]]
-    return {name: math.fsum(line[name] for line in lines) / len(lines) for name in lines[0]} if lines else None
-
-
-def finite(value: float) -> float | None:
-    """JSON has no NaN: a ratio without denominator is null."""
-    return value if math.isfinite(value) else None
+def fingerprint(population: Population) -> dict[str, int]:
+    """What tells another population apart: how many users, which, and which of them are malicious."""
+    crc = zlib.crc32(population.malicious_users.tobytes(), zlib.crc32(population.users.tobytes()))
+    return {"users": len(population.users), "items": population.num_items, "crc": crc}

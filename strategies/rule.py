@@ -81,6 +81,15 @@ class Rule(ABC):
     def aggregate(self, updates: Updates, server: ServerView) -> Aggregate:
         """Combine the updates of at least one user."""
 
+    def state(self) -> dict[str, Any]:
+        """What must survive until the next round, as JSON; the rules here judge every round by itself."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave; a rule without state has nothing to go on from."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}.")
+
 
 class Combiner(Rule):
     """A rule that ends a chain: it makes one gradient of all the updates that it gets."""
@@ -111,6 +120,14 @@ class Wrapper(Rule):
     def __init__(self, inner: Rule | None = None, options: Any = None) -> None:
         self.inner = inner or Mean()
         self.options = self.Options() if options is None else options
+
+    def state(self) -> dict[str, Any]:
+        """See ``Rule``; a wrapper with a state of its own adds it to that of ``inner``."""
+        return self.inner.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Rule``."""
+        self.inner.restore(state)
 
     @abstractmethod
     def judge(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict]:
