@@ -92,9 +92,8 @@ def table(summaries: dict[Run, dict[str, Any]]) -> Table:
         means = summary["test_last_five"]
         cells = [run.title]
         for metric in ("hr@5", "ndcg@5"):
-            cells.append(
-                f"{means[metric]:.4f} {change(means[metric], honest[metric]) if means is not honest else '':>4}"
-            )
+            against = "" if means is honest else change(means[metric], honest[metric])
+            cells += [f"{means[metric]:.4f} {against:>4}"]
         made.add_row(*cells, *filtered(summary["detection"]), f"{summary['seconds']:.0f}")
     return made
 
@@ -108,15 +107,15 @@ def filtered(detection: dict[str, dict[str, float | None]]) -> list[str]:
     """How well UNION told malicious from benign updates, in the order of ``FILTERED``."""
     found = detection.get("union", {})
     values = (found.get(name) for name in FILTERED.values())
-    return ["" if value is None else f"{value:.3g}" for value in values]
+    return ["" if value is None else f"{value:.0%}" for value in values]
 
 
 def explanation(every: int, seed: int) -> str:
     """What stands under the table."""
     return (
-        f"HR@5, NDCG@5: mean of the last {LAST} evaluations (one every {every} rounds) over the users who are malicious "
-        f"in none of the runs, with the change against the first line; seed {seed} in all three. caught: the malicious "
-        "updates that UNION dropped (recall); precision: the malicious among the dropped; wrongly: the benign ones that "
-        "it dropped. UNION's clients train a contrastive task too, which helps by itself on so small a data set: so the "
-        "defended model may pass the one that nobody attacked."
+        f"HR@5, NDCG@5: mean of the last {LAST} evaluations (one every {every} rounds) over the users malicious in "
+        f"none of the runs, with the change against the first line; seed {seed} in all three. caught: the malicious "
+        "updates that UNION dropped (recall); precision: the malicious among the dropped; wrongly: the benign ones "
+        "that it dropped. UNION's clients train a contrastive task too, which helps by itself on so small a data "
+        "set: so the defended model may pass the one that nobody attacked."
     )

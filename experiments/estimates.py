@@ -1,0 +1,65 @@
+"""How long a cell should take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments.cell import Cell
+from protocol.options import Scalar
+
+START = 10.0
+"""Seconds until the first round: imports, and the data set out of its cache."""
+
+ROUND_SECONDS: Mapping[str, float] = {"synthetic": 0.012, "ml-1m": 0.035, "gowalla": 0.35}
+"""Of MF without attack and defense, on one core; other data sets like ml-1m."""
+
+ATTACK_FACTOR = 1.5
+DEFENSE_FACTORS: Mapping[str, float] = {
+    "none": 1.0,
+    "norm-bound": 1.1,
+    "fl-wbc": 1.5,
+    "multi-krum": 3.0,
+    "krum": 3.0,
+    "trimmed-mean": 6.0,
+    "median": 6.0,
+    "union": 4.0,
+    "union+norm-bound": 4.5,
+    "union+multi-krum": 8.0,
+}
+SASREC_FACTOR = 20.0
+
+Kind = tuple[Scalar, ...]
+
+
+def kind_of(options: Mapping[str, Scalar]) -> Kind:
+    """What runs of about the same speed have in common."""
+    clusters = str(options["attack"]).startswith("cluster")
+    task = options.get("contrastive-task", "auto")
+    return (options["dataset"], options["model"], options["defense"], clusters, task)
+
+
+def measured(runs: Path) -> dict[Kind, float]:
+    """Seconds a round, evaluations included, of the completed runs in a folder."""
+    found: dict[Kind, float] = {}
+    for path in runs.glob("*/summary.json"):
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            options = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["options"]
+            if summary["status"] == "completed":
+                found[kind_of(options)] = summary["seconds"] / summary["rounds"]
+        except (OSError, ValueError, KeyError, ZeroDivisionError):
+            continue
+    return found
+
+
+def expected_seconds(cell: Cell, seen: Mapping[Kind, float]) -> float:
+    """Seconds that a cell should take: as runs like it took, else by the table above."""
+    kind = kind_of(cell.options)
+    if kind in seen:
+        return START + seen[kind] * cell.rounds
+    dataset, model, defense, clusters, _ = kind
+    seconds = ROUND_SECONDS.get(str(dataset), ROUND_SECONDS["ml-1m"])
+    seconds *= DEFENSE_FACTORS.get(str(defense), 6.0) * (ATTACK_FACTOR if clusters else 1.0)
+    return START + seconds * (SASREC_FACTOR if model == "sasrec" else 1.0) * cell.rounds

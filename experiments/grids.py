@@ -1,0 +1,247 @@
+"""Which runs each table and figure is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from experiments import paper
+from experiments.cell import Cell, cell
+from protocol.options import Scalar
+from server.simulation import default_options
+
+ADAPTIVE_CLUSTERS = (1, 2, 4, 8, 16, 32)
+"""Figure 3's initial K; the paper's own are not readable in its text."""
+
+RATIOS = (0.001, 0.005, 0.01, 0.05)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asked for.
+
+    ``rounds_for``: fewer rounds for the defenses named, because they are slow.
+    """
+
+    dataset: str = "ml-1m"
+    model: str = "mf"
+    seeds: tuple[int, ...] = (0,)
+    rounds: int = paper.ROUNDS
+    rounds_for: Mapping[str, int] = field(default_factory=dict)
+    extra: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a table: what stands in its first columns, and the runs of its seeds."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    printed: paper.Printed | None = None
+    baseline: int | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table or figure. ``heads``: what the labels are; an entry's ``baseline``: the line to compare it with."""
+
+    name: str
+    title: str
+    heads: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    metrics: tuple[str, ...] = ("hr@5",)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All runs, each once, seed by seed: an interrupted grid has whole seeds."""
+        most = max((len(entry.cells) for entry in self.entries), default=0)
+        columns = [entry.cells[k] for k in range(most) for entry in self.entries if k < len(entry.cells)]
+        return list(dict.fromkeys(columns))
+
+
+NOTHING: Mapping[str, Scalar] = {}
+
+
+def options(
+    plan: Plan, attack: str, defense: str, fraction: float, more: Mapping[str, Scalar] = NOTHING
+) -> dict[str, Scalar]:
+    """A run's options as the paper sets them, and ``more``; without attack what concerns ClusterAttack is left out."""
+    rounds = plan.rounds_for.get(defense, plan.rounds)
+    setting = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)
+    known = default_options()
+    chosen: dict[str, Scalar] = {name: value for name, value in setting.items() if name in known}
+    chosen |= {"dataset": plan.dataset, "model": plan.model, "attack": attack, "defense": defense}
+    chosen |= {"num-server-rounds": rounds, "eval-every": max(1, rounds // paper.EVALUATIONS)}
+    chosen |= {"malicious-fraction": fraction}
+    chosen |= {**more, **plan.extra}
+    if attack == "none":
+        chosen = {name: value for name, value in chosen.items() if not name.startswith("cluster-")}
+    return chosen
+
+
+def entry(
+    plan: Plan,
+    labels: tuple[str, ...],
+    attack: str,
+    defense: str = "none",
+    fraction: float = 0.01,
+    baseline: int | None = None,
+    more: Mapping[str, Scalar] = NOTHING,
+) -> Entry:
+    """A line of a table with a run for each seed."""
+    asked = options(plan, attack, defense, fraction, more)
+    cells = tuple(cell({**asked, "seed": seed}) for seed in plan.seeds)
+    known = paper.printed(plan.dataset, plan.model, attack, defense, fraction) if not more else None
+    return Entry(labels, cells, known, baseline)
+
+
+def table1(plan: Plan) -> Grid:
+    """Every attack without defense, 1 % malicious."""
+    attacks = [attack for attack in paper.ATTACKS if attack != "cluster+cl"]
+    lines = [entry(plan, (paper.ATTACKS[attack],), attack, baseline=0) for attack in attacks]
+    title = f"Table 1: attacks on {plan.model} trained on {plan.dataset}, no defense, 1 % malicious users"
+    return Grid("table1", title, ("attack",), tuple(lines), ("hr@5", "ndcg@5"))
+
+
+def table3(plan: Plan) -> Grid:
+    """ClusterAttack with and without the contrastive task against UNION."""
+    lines = [
+        entry(plan, (paper.DEFENSES[defense], paper.ATTACKS[attack]), attack, defense)
+        for defense in ("union+multi-krum", "union+norm-bound")
+        for attack in ("cluster", "cluster+cl")
+    ]
+    title = f"Table 3: an attacker who also trains UNION's task, {plan.model} on {plan.dataset}, 1 % malicious users"
+    return Grid("table3", title, ("defense", "attack"), tuple(lines))
+
+
+def table4(plan: Plan) -> Grid:
+    """Fewer malicious users."""
+    lines = [entry(plan, (paper.ATTACKS["none"], ""), "none", baseline=0)]
+    for fraction in (*paper.FEWER, 0.01):
+        for attack in ("fed-attack", "lie", "fang", "cluster"):
+            lines += [entry(plan, (paper.ATTACKS[attack], percent(fraction)), attack, fraction=fraction, baseline=0)]
+    note = "The paper's text has lost its smaller share; both candidates stand beside the number printed for it."
+    title = f"Table 4: fewer malicious users, {plan.model} on {plan.dataset}, no defense"
+    return Grid("table4", title, ("attack", "malicious"), tuple(lines), notes=(note,))
+
+
+def table5(plan: Plan) -> Grid:
+    """More malicious users."""
+    lines = [
+        entry(plan, (paper.DEFENSES[defense], paper.ATTACKS[attack]), attack, defense, 0.05)
+        for defense in ("none", "union+multi-krum", "union+norm-bound")
+        for attack in paper.TABLE_5_ATTACKS
+    ]
+    title = f"Table 5: 5 % malicious users, {plan.model} on {plan.dataset}"
+    return Grid("table5", title, ("defense", "attack"), tuple(lines))
+
+
+def figure2(plan: Plan) -> Grid:
+    """Every defense against every attack, 1 % malicious."""
+    lines = [
+        entry(plan, (paper.DEFENSES[defense], paper.ATTACKS[attack]), attack, defense)
+        for defense in paper.FIGURE_2_DEFENSES
+        for attack in paper.FIGURE_2_ATTACKS
+    ]
+    title = f"Figure 2: every defense against every attack, {plan.model} on {plan.dataset}, 1 % malicious users"
+    return Grid("figure2", title, ("defense", "attack"), tuple(lines))
+
+
+def figure3(plan: Plan) -> Grid:
+    """ClusterAttack with adaptive and with fixed K over the initial K."""
+    lines = [entry(plan, (paper.ATTACKS["none"], ""), "none", baseline=0)]
+    own = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)["cluster-clusters"]
+    for adaptive in (True, False):
+        for clusters in ADAPTIVE_CLUSTERS:
+            # The table's own run is named as the table names it, so that it is one run.
+            more: dict[str, Scalar] = {} if clusters == own else {"cluster-clusters": clusters}
+            more |= {} if adaptive else {"cluster-adaptive": False}
+            labels = ("adaptive" if adaptive else "fixed", str(clusters))
+            lines += [entry(plan, labels, "cluster", baseline=0, more=more)]
+    title = f"Figure 3: ClusterAttack's number of clusters, adaptive or fixed, {plan.model} on {plan.dataset}"
+    return Grid("figure3", title, ("K", "initially"), tuple(lines))
+
+
+def figure4(plan: Plan) -> Grid:
+    """UNION under ClusterAttack with and without its contrastive task, one seed, some rounds' updates recorded."""
+    lines = [
+        entry(
+            Plan(**{**vars(plan), "seeds": plan.seeds[:1]}),
+            (label,),
+            "cluster",
+            "union",
+            more={"contrastive-task": task},
+        )
+        for label, task in (("without the contrastive task", "off"), ("with the contrastive task", "on"))
+    ]
+    title = f"Figure 4: received updates and their uniformities, {plan.model} on {plan.dataset}"
+    return Grid("figure4", title, ("UNION",), tuple(lines))
+
+
+def defense_tax(plan: Plan) -> Grid:
+    """Every defense where nobody attacks: what it costs."""
+    defenses = [
+        *paper.FIGURE_2_DEFENSES,
+        "union",
+        "median",
+        "per-item-trimmed-mean",
+        "per-item-median",
+        "per-item-krum",
+    ]
+    lines = [entry(plan, (paper.DEFENSES[defense],), "none", defense, baseline=0) for defense in defenses]
+    title = f"Defense tax: every defense without an attack, {plan.model} on {plan.dataset}"
+    return Grid("defense-tax", title, ("defense",), tuple(lines), ("hr@5", "ndcg@5"))
+
+
+def ratios(plan: Plan) -> Grid:
+    """ClusterAttack by 0.1, 0.5, 1 and 5 % of the users, without and with UNION."""
+    lines = [entry(plan, (paper.DEFENSES["none"], "0 %"), "none", baseline=0)]
+    for defense in ("none", "union+multi-krum", "union+norm-bound"):
+        for fraction in RATIOS:
+            labels = (paper.DEFENSES[defense], percent(fraction))
+            lines += [entry(plan, labels, "cluster", defense, fraction, baseline=0)]
+    title = f"ClusterAttack by the share of malicious users, {plan.model} on {plan.dataset}"
+    return Grid("ratios", title, ("defense", "malicious"), tuple(lines))
+
+
+def recovery(plan: Plan) -> Grid:
+    """ClusterAttack that stops half-way, beside the run that nobody attacks."""
+    stop = plan.rounds // 2
+    often = max(1, plan.rounds // (2 * paper.EVALUATIONS))
+    stopping: dict[str, Scalar] = {"eval-every": often, "attack-stop": stop}
+    lines: list[Entry] = []
+    for defense in ("none", "norm-bound", "union+norm-bound"):
+        at = len(lines)
+        lines += [
+            entry(
+                plan, (paper.DEFENSES[defense], "no attack"), "none", defense, baseline=at, more={"eval-every": often}
+            )
+        ]
+        labels = (paper.DEFENSES[defense], f"ClusterAttack until round {stop}")
+        lines += [entry(plan, labels, "cluster", defense, baseline=at, more=stopping)]
+    title = f"Recovery after ClusterAttack stops, {plan.model} on {plan.dataset}"
+    return Grid("recovery", title, ("defense", "attack"), tuple(lines))
+
+
+GRIDS: dict[str, Callable[[Plan], Grid]] = {
+    "table1": table1,
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "figure2": figure2,
+    "figure3": figure3,
+    "figure4": figure4,
+    "defense-tax": defense_tax,
+    "ratios": ratios,
+    "recovery": recovery,
+    "worst-case": lambda plan: Grid(**{**vars(figure2(plan)), "name": "worst-case"}),
+}
+"""The tables and figures by the command that makes them."""
+
+PAPERS = ("table1", "table3", "table4", "table5", "figure2", "figure3", "figure4")
+
+
+def percent(fraction: float) -> str:
+    """0.001 is "0.1 %"."""
+    return f"{100 * fraction:g} %"
