@@ -30,13 +30,14 @@ def squared_distances(updates: Updates, common: Gradient | None = None) -> Tenso
         shared = block.double()
         squares += shared.square().sum(1)
         products += shared @ shared.T
-    distances = squares.unsqueeze(1) + squares - 2 * products
+    # Where huge values overflow nothing is known but that the updates are far apart.
+    distances = (squares.unsqueeze(1) + squares - 2 * products).where(products.isfinite(), torch.inf)
     if common is not None and bool((updates.l2_share != updates.l2_share[0]).any()):
         gaps = (updates.l2_share.unsqueeze(1) - updates.l2_share).double()
         inner = updates.inner(common).double()
         constant = common.items.double().square().sum() + common.shared.double().square().sum()
         distances += 2 * gaps * (inner.unsqueeze(1) - inner) + gaps.square() * constant
-    return distances.clamp_(min=0).fill_diagonal_(0)
+    return distances.nan_to_num(torch.inf, torch.inf).clamp_(min=0).fill_diagonal_(0)
 
 
 def _gram(updates: Updates) -> Tensor:

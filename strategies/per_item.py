@@ -84,7 +84,9 @@ def krum_rows(rows: Tensor, num_malicious: int) -> Tensor:
         return rows[:, 0]
     squares = rows.square().sum(2)
     products = torch.bmm(rows, rows.transpose(1, 2))
-    distances = (squares.unsqueeze(2) + squares.unsqueeze(1) - 2 * products).clamp_(min=0)
+    distances = squares.unsqueeze(2) + squares.unsqueeze(1) - 2 * products
+    # Where huge values overflow nothing is known but that the rows are far apart.
+    distances = distances.where(products.isfinite(), torch.inf).clamp_(min=0)
     distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     nearest = min(max(count - num_malicious - 2, 1), count - 1)
     best = ascending(distances)[..., :nearest].sum(2).argmin(1)

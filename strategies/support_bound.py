@@ -24,17 +24,21 @@ class SupportBoundOptions(RuleOptions):
 
     ``reference``: ``examples`` allows ``rows_per_example`` rows for each training example that the user reports,
     ``cohort`` allows ``cohort_factor`` times the cohort's median. ``rows_per_example``: 2 for a positive and
-    its negative; 17 with the contrastive task, whose 15 negatives are touched too. ``action``: ``reject``
+    its negative; 17 with the contrastive task, whose 15 negatives are touched too; 0: what the run's
+    task touches (2 where the rule stands outside a run). ``action``: ``reject``
     drops the update, ``thin`` keeps a random choice of as many of its rows as are allowed.
     """
 
     reference: Literal["examples", "cohort"] = "examples"
-    rows_per_example: float = 2.0
+    rows_per_example: float = 0.0
     cohort_factor: float = 5.0
     action: Literal["reject", "thin"] = "reject"
 
     def __post_init__(self) -> None:
-        require(self.rows_per_example > 0, "support-bound-rows-per-example", self.rows_per_example, "a positive number")
+        per_example = self.rows_per_example
+        require(
+            per_example >= 0, "support-bound-rows-per-example", per_example, "a positive number, or 0 for the task's"
+        )
         require(self.cohort_factor >= 1, "support-bound-cohort-factor", self.cohort_factor, "at least 1")
 
 
@@ -65,7 +69,7 @@ class SupportBound(Wrapper):
         if self.options.reference == "cohort":
             typical = float(np.median(updates.row_counts.cpu().numpy()))
             return torch.full_like(updates.row_counts, math.ceil(self.options.cohort_factor * max(typical, 1.0)))
-        allowed = (updates.num_examples * self.options.rows_per_example).ceil()
+        allowed = (updates.num_examples * (self.options.rows_per_example or 2.0)).ceil()
         return allowed.to(torch.int64) + SLACK
 
 

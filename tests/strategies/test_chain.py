@@ -132,7 +132,7 @@ def test_a_rule_of_the_users_own_gets_its_options(tmp_path: Path, monkeypatch: p
 
 def test_every_option_has_its_rules_prefix_and_a_usable_default() -> None:
     defaults = default_options()
-    prefixes = {prefix_of(rule) for rule in RULES.values()}
+    prefixes = {prefix_of(rule) for rule in RULES.values()} | CLIENT_SIDE
     assert all(any(name.startswith(prefix + "-") for prefix in prefixes) for name in defaults)
     for name in RULES:
         compose(name, defaults, 50, 0.05)

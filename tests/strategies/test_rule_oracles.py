@@ -102,7 +102,7 @@ def test_multi_krum_drops_the_f_largest_scores_and_averages_the_rest(shape: Shap
 def nearest_mean(selected: Floats, count: int) -> Floats:
     """El Mhamdi et al. 2018, Eq. (4): per coordinate the mean of the values nearest to the median."""
     columns = []
-    for column in selected.T:
+    for column in np.sort(selected, axis=0).T:  # of equally near values the lower one
         nearest = np.argsort(np.abs(column - np.median(column)), kind="stable")[:count]
         columns.append(column[nearest].mean())
     return np.array(columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from strategies.median import Median
 from strategies.norm_bound import NormBound, NormBoundOptions
 from strategies.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
 from strategies.rule import Mean, Rule
+from strategies.server_model import ServerModel
 from strategies.support_bound import SupportBound, SupportBoundOptions
 from strategies.trimmed_mean import TrimmedMean, TrimmedMeanOptions
 from strategies.union import Union, UnionOptions
@@ -166,6 +169,33 @@ def test_the_l2_term_at_the_server_equals_l2_in_every_clients_loss(shape: Shape,
         ours = whole(rule.aggregate(sparse, view(model)).gradient, model)
         theirs = whole(rule.aggregate(with_term, view(without)).gradient, without)
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1e15, 1e25, 1e38])
+def test_attackers_gain_nothing_by_values_that_overflow(size: float) -> None:
+    shape = Shape(seed=7, n=20, num_items=10, dim=4, num_shared=0, density=0.8)
+    honest = random_updates(shape)
+    items = model_of(shape).items.float()
+    model = ServerModel.start(items, items.new_zeros(0), learning_rate=2e-3, weight_decay=0.0)
+    joined = concat([honest, from_dense(np.full((2, 40), size), 10)])
+    single = replace(joined, rows=joined.rows.float(), shared=joined.shared.float(), l2_share=joined.l2_share.float())
+    krum, trimmed = KrumOptions(num_malicious_nodes=2), TrimmedMeanOptions(num_malicious_nodes=2)
+    low, high = honest.rows.min().item(), honest.rows.max().item()
+    for rule in (
+        Krum(options=krum),
+        MultiKrum(options=krum),
+        Bulyan(BulyanOptions(num_malicious_nodes=2)),
+        Bulyan(BulyanOptions(num_malicious_nodes=2, selection_rule="krum")),
+        TrimmedMean(trimmed),
+        Median(),
+        PerItemTrimmedMean(trimmed),
+        PerItemMedian(),
+        PerItemKrum(krum),
+        NormBound(options=NormBoundOptions(1.0)),
+    ):
+        result = flat(rule.aggregate(single, view(model)).gradient)
+        assert (low - 1e-6 <= result).all(), rule.name
+        assert (result <= high + 1e-6).all(), rule.name
 
 
 @pytest.mark.parametrize("name", RULES)

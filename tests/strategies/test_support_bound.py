@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_updates import Shape, model_of, random_updates, shapes, view
 
 from protocol.updates import Updates, make_updates, splits_of
+from server.config import server_config
 from strategies.support_bound import SupportBound, SupportBoundOptions, thin
 
 SHAPE = Shape(0, 1, 100, 2, 0, 1.0)
@@ -28,6 +30,12 @@ def test_an_honest_users_rows_are_within_the_bound_whatever_the_task() -> None:
         updates = users_with([per_example * count for count in examples], examples)
         rule = SupportBound(options=SupportBoundOptions(rows_per_example=per_example))
         assert bool(rule.aggregate(updates, view(model_of(SHAPE))).verdicts[0].kept.all())
+
+
+@pytest.mark.parametrize(("task", "expected"), [("on", 17.0), ("off", 2.0)])
+def test_by_default_a_run_allows_what_its_own_task_touches(task: str, expected: float) -> None:
+    run_config = {"defense": "support-bound", "contrastive-task": task, "support-bound-rows-per-example": 0.0}
+    assert server_config(run_config).rule().options.rows_per_example == expected
 
 
 def test_a_user_who_touches_everything_is_rejected() -> None:
