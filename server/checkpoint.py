@@ -39,6 +39,9 @@ MAY_CHANGE = frozenset(
 """Options that say how long, where and how safely a run goes on, not what it is."""
 
 
+State = Mapping[str, Any]
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the text says why."""
 
@@ -49,7 +52,7 @@ class Checkpoint:
 
     server_round: int
     model: ServerModel
-    state: Mapping[str, Any]
+    state: State
 
 
 class Checkpoints:
@@ -70,10 +73,10 @@ class Checkpoints:
         """The round of the oldest one: how far a resume may go back."""
         return round_of(checkpoint_files(self._folder)[0])
 
-    def newest_usable(self, start: ServerModel, check: Callable[[Checkpoint], None], upto: str = "") -> Checkpoint:
+    def newest_usable(self, start: ServerModel, check: Callable[[State], None], upto: str = "") -> Checkpoint:
         """The newest that is whole (of those up to the name ``upto``, where given), for a model like ``start``.
 
-        ``check`` raises ``CheckpointError`` for one that does not fit what else is on disk. Each refused one is
+        ``check`` raises ``CheckpointError`` for a state that does not fit what else is on disk. Each refused one is
         logged with its reason. Raises ``OptionError`` where none is left.
         """
         refused = []
@@ -81,9 +84,9 @@ class Checkpoints:
             if upto and path.name > upto:
                 continue
             try:
-                found = read(path, start)
-                check(found)
-                return found
+                state, tensors = read(path)
+                check(state)
+                return Checkpoint(int(state["round"]), _model(start, state, tensors), state)
             except CheckpointError as error:
                 log(WARNING, "The checkpoint %s is refused: %s.", path, error)
                 refused.append(f"{path.name}: {error}")
@@ -140,8 +143,8 @@ def as_bytes(checkpoint: Checkpoint) -> bytes:
     return content
 
 
-def read(path: Path, start: ServerModel) -> Checkpoint:
-    """A checkpoint, for a model with the shapes and rates of ``start``. Raises ``CheckpointError``."""
+def read(path: Path) -> tuple[State, dict[str, Tensor]]:
+    """A checkpoint's state and tensors. Raises ``CheckpointError`` where it is not as it was written."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -153,13 +156,17 @@ def read(path: Path, start: ServerModel) -> Checkpoint:
         raise CheckpointError(f"it has no {error} in its metadata") from error
     if _digest(text, tensors) != stated:
         raise CheckpointError("its checksum is wrong: it was changed after it was written")
-    state = json.loads(text)
+    state: State = json.loads(text)
     if state["format"] != FORMAT:
         raise CheckpointError(f"it has the format {state['format']}, expected {FORMAT}")
+    return state, tensors
+
+
+def _model(start: ServerModel, state: State, tensors: Mapping[str, Tensor]) -> ServerModel:
     for name, expected in _tensors(start).items():
         if name not in tensors or tensors[name].shape != expected.shape or tensors[name].dtype != expected.dtype:
             raise CheckpointError(f"its {name} are not of the shape {tuple(expected.shape)}")
-    model = replace(
+    return replace(
         start,
         items=tensors["items"],
         shared=tensors["shared"],
@@ -167,7 +174,6 @@ def read(path: Path, start: ServerModel) -> Checkpoint:
         shared_moments=Moments(tensors["shared_first"], tensors["shared_second"]),
         round=int(state["steps"]),
     )
-    return Checkpoint(int(state["round"]), model, state)
 
 
 def refuse_another_run(started: Mapping[str, Any], now: Mapping[str, Any]) -> None:

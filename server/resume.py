@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from protocol.options import OptionError, require
-from server.checkpoint import FOLDER, Checkpoint, CheckpointError, Checkpoints, checkpoint_files, refuse_another_run
+from server.checkpoint import (
+    FOLDER,
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
+    State,
+    checkpoint_files,
+    refuse_another_run,
+)
 from server.config import ServerConfig, effective
 from server.engine import num_nodes
 from strategies.server_model import ServerModel
@@ -38,10 +46,10 @@ def resumable(checkpoints: Checkpoints, config: ServerConfig, directory: Path, s
     resume = config.options.resume
     upto = Path(resume).name if resume.endswith(".safetensors") else ""
 
-    def check(found: Checkpoint) -> None:
+    def check(state: State) -> None:
         # Before anything that depends on the options is compared: an option is the better explanation.
-        refuse_another_run(found.state["options"], effective(config))
-        for name, size in found.state["positions"].items():
+        refuse_another_run(state["options"], effective(config))
+        for name, size in state["positions"].items():
             path = directory / name
             if not path.exists() or path.stat().st_size < size:
                 raise CheckpointError(f"{name} is shorter than when it was written")

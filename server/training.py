@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from logging import INFO, WARNING
 from pathlib import Path
@@ -92,18 +93,7 @@ class Training:
                 self._checkpoint(0)
             with finishing_rounds() as asked_to_stop:
                 for server_round in range(self._done + 1, options.num_server_rounds + 1):
-                    self._round(server_round)
-                    progress.advance(server_round)
-                    last = server_round == options.num_server_rounds or asked_to_stop()
-                    if server_round % options.eval_every == 0 or server_round == options.num_server_rounds:
-                        line = self._evaluate(server_round)
-                        progress.evaluated(server_round, {name: line["test"][name] for name in ("hr@5", "ndcg@5")})
-                    if last or server_round % max(options.checkpoint_every, 1) == 0:
-                        self._checkpoint(server_round)
-                    if last:
-                        break
-                if server_round < options.num_server_rounds:
-                    raise KeyboardInterrupt
+                    self._step(server_round, progress, asked_to_stop)
             status = "completed"
         except KeyboardInterrupt:
             go_on = f"; go on with resume='{self._directory}'" if options.checkpoint_every else ""
@@ -113,6 +103,21 @@ class Training:
             progress.close()
             summary = self._close(status)
         return summary
+
+    def _step(self, server_round: int, progress: Progress, asked_to_stop: Callable[[], bool]) -> None:
+        """One round and what is due after it. Raises ``KeyboardInterrupt`` where the run shall stop here."""
+        options = self._config.options
+        last = server_round == options.num_server_rounds
+        self._round(server_round)
+        progress.advance(server_round)
+        if last or server_round % options.eval_every == 0:
+            line = self._evaluate(server_round)
+            progress.evaluated(server_round, {name: line["test"][name] for name in ("hr@5", "ndcg@5")})
+        stopping = asked_to_stop() and not last
+        if last or stopping or server_round % max(options.checkpoint_every, 1) == 0:
+            self._checkpoint(server_round)
+        if stopping:
+            raise KeyboardInterrupt
 
     def _close(self, status: str) -> dict[str, Any]:
         self._tally.elapsed = time.monotonic() - self._started
