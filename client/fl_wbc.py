@@ -34,8 +34,10 @@ def perturbing(defender_of: Callable[[Context], WhiteBloodCells | None]) -> Mod:
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         reply = call_next(message, context)
+        if message.metadata.message_type != "train" or not reply.has_content():
+            return reply
         defender = defender_of(context)
-        if defender is None or message.metadata.message_type != "train" or not reply.has_content():
+        if defender is None:
             return reply
         honest = read_own_reply(reply.content)
         benign = ~torch.isin(honest.updates.users, defender.malicious)
