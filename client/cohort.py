@@ -8,7 +8,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from data import draws
 from data.draws import Stream
@@ -98,24 +97,21 @@ def cohort_of(shard: Shard, users: Ints) -> Cohort:
 
 
 def training_pairs(cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int) -> Pairs:
-    """Each training item with one negative, and the dropout factors of the three vectors of each pair."""
+    """Each training item with one negative, and what dropout leaves of the three vectors of each pair."""
     # Round 0 names the draw that is kept for the whole run.
     drawn_in = server_round if loss.negatives == "fresh" else 0
     words = draws.raw(seed, Stream.NEGATIVES, drawn_in, cohort.users.tolist(), cohort.counts.tolist())
+    keep = None
+    if loss.dropout:
+        kept = _keep(cohort, Stream.DROPOUT, loss.dropout, seed, server_round, cohort.counts, 3, dim)
+        keep = torch.from_numpy(kept)
     return Pairs(
         torch.from_numpy(cohort.splits),
         torch.from_numpy(cohort.items),
         torch.from_numpy(cohort.untouched_items(cohort.owner, words)),
-        dropout_factors(cohort, loss.dropout, seed, server_round, dim),
+        keep,
+        loss.dropout,
     )
-
-
-def dropout_factors(cohort: Cohort, dropout: float, seed: int, server_round: int, dim: int) -> Tensor | None:
-    """(N, 3, d) factors 0 or 1/(1−p) for the user's, the positive's and the negative's vector of each pair."""
-    if not dropout:
-        return None
-    keep = torch.from_numpy(_keep(cohort, Stream.DROPOUT, dropout, seed, server_round, cohort.counts, 3, dim))
-    return keep.to(torch.float32).div_(1 - dropout)
 
 
 def contrastive_draws(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks.view import Alteration, TrainingPairs
@@ -16,7 +17,12 @@ from client.ranking import held_out_ranks, rank_histogram
 from data.shard import Shard
 from models.mf import cohort_gradient
 from protocol.requests import MOST_RANKS, EvaluateRequest, GlobalModel, TrainReply, TrainRequest
-from protocol.updates import make_updates
+from protocol.updates import concat, make_updates
+
+Ints = NDArray[np.int64]
+
+PAIRS_AT_ONCE = 16_384
+"""Training pairs whose draws and gradients are in memory together, whatever the cohort."""
 
 EVALUATED_AT_ONCE = 8192
 """Users whose vectors are brought up to date together; bounds memory, whatever the shard."""
@@ -46,17 +52,30 @@ class Factorization:
         self, model: GlobalModel, request: TrainRequest, *, alter: Alteration | None = None, keep: bool = True
     ) -> TrainReply:
         """See ``Learner.train``."""
-        loss, now = request.loss, request.server_round
+        users = np.sort(request.users.numpy())
         table = model.items.to(self._device)
-        cohort = cohort_of(self._shard, request.users.numpy())
-        private = self._private(request.run, table.shape[1])
+        parts = [self._train(table, part, request, alter, keep) for part in self._in_parts(users)]
+        return TrainReply(concat([part.updates for part in parts]), torch.cat([part.losses for part in parts]))
+
+    def _in_parts(self, users: Ints) -> list[Ints]:
+        """The users in groups that are small enough to train at once; a user's numbers do not depend on its group."""
+        counts = cohort_of(self._shard, users).counts
+        group = (np.cumsum(counts) - counts) // PAIRS_AT_ONCE
+        return np.split(users, np.flatnonzero(np.diff(group)) + 1)
+
+    def _train(
+        self, table: Tensor, users: Ints, request: TrainRequest, alter: Alteration | None, keep: bool
+    ) -> TrainReply:
+        loss, now, dim = request.loss, request.server_round, table.shape[1]
+        cohort = cohort_of(self._shard, users)
+        private = self._private(request.run, dim)
         state = private.at(cohort.slots, now, loss.learning_rate)
-        pairs = training_pairs(cohort, loss, self._seed, now, table.shape[1])
+        pairs = training_pairs(cohort, loss, self._seed, now, dim)
         if alter is not None:
             view = TrainingPairs(pairs.splits, pairs.positives, pairs.negatives, state.vectors, table)
             positives, negatives = alter(view)
             pairs = replace(pairs, positives=positives, negatives=negatives)
-        draws = contrastive_draws(cohort, loss, self._seed, now, table.shape[1])
+        draws = contrastive_draws(cohort, loss, self._seed, now, dim)
         gradient = cohort_gradient(
             table,
             state.vectors.to(self._device),

@@ -6,7 +6,7 @@ optimizers add. Autograd gives the same numbers and takes three times as long.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,15 +25,16 @@ LOG_OFFSET = 1e-8
 class Pairs:
     """The training pairs of n users, one user after another.
 
-    ``splits`` (n+1,); ``positives`` and ``negatives`` (N,) int64. ``keep`` (N, 3, d): for each pair the
-    dropout factors of the user's, the positive's and the negative's vector (0 or 1/(1−p)); ``None``:
-    no dropout.
+    ``splits`` (n+1,); ``positives`` and ``negatives`` (N,) int64. ``keep`` (N, 3, d) bool: for each pair the
+    coordinates that dropout left of the user's, the positive's and the negative's vector (``None``: no
+    dropout), ``dropout`` its probability.
     """
 
     splits: Tensor
     positives: Tensor
     negatives: Tensor
     keep: Tensor | None = None
+    dropout: float = 0.0
 
     @property
     def counts(self) -> Tensor:
@@ -49,7 +50,13 @@ class Pairs:
     def to(self, device: torch.device) -> Pairs:
         """The same on another device."""
         keep = None if self.keep is None else self.keep.to(device)
-        return Pairs(self.splits.to(device), self.positives.to(device), self.negatives.to(device), keep)
+        return replace(
+            self,
+            splits=self.splits.to(device),
+            positives=self.positives.to(device),
+            negatives=self.negatives.to(device),
+            keep=keep,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,14 +113,16 @@ def _add_bpr(
     """Add the pairs' item gradients to ``rows``; return the vectors' gradients (n, d) and the losses (n,)."""
     vector_gradients = torch.zeros_like(vectors)
     losses = vectors.new_zeros(len(vectors))
+    factor = 1 / (1 - pairs.dropout)
     weights = pairs.counts.clamp(min=1).to(table.dtype).reciprocal()
     for part in pieces(pairs.splits, CHUNK):
         users = owner[part]
         user = vectors.index_select(0, users)
         positive = table.index_select(0, pairs.positives[part])
         negative = table.index_select(0, pairs.negatives[part])
-        keep = None if pairs.keep is None else pairs.keep[part].unbind(1)
-        if keep is not None:
+        keep = None
+        if pairs.keep is not None:
+            keep = pairs.keep[part].to(table.dtype).mul_(factor).unbind(1)
             user, positive, negative = user.mul_(keep[0]), positive.mul_(keep[1]), negative.mul_(keep[2])
         difference = positive.sub_(negative)
         # torch.sigmoid rounds the last few of a batch differently, so that a user's numbers would depend on others.

@@ -11,6 +11,8 @@ from torch import Tensor
 BLOCK = 4096
 """Rows that are looked at together: a megabyte of them at a width of 64."""
 
+ROWS_AT_ONCE = 4096
+
 
 @dataclass(frozen=True)
 class Gradient:
@@ -145,6 +147,8 @@ def concat(parts: Sequence[Updates]) -> Updates:
     """The users of all parts, in order. Raises ``ValueError`` for no parts: an empty one has no widths."""
     if not parts:
         raise ValueError("concat needs at least one part.")
+    if len(parts) == 1:
+        return parts[0]
     joined = {
         field.name: torch.cat([getattr(part, field.name) for part in parts])
         for field in fields(Updates)
@@ -165,6 +169,11 @@ def make_updates(
     """Updates as a client makes them: with p = 0 unless ``shared`` is given, and whole L2 shares."""
     shared = rows.new_zeros(len(users), 0) if shared is None else shared
     return Updates(users, num_examples, row_splits, items, rows, shared, shared.new_ones(len(users)))
+
+
+def row_parts(count: int) -> list[slice]:
+    """Rows in parts whose temporaries stay in a core's cache."""
+    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, count, ROWS_AT_ONCE)]
 
 
 def splits_of(counts: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def test_the_cohort_gradient_is_each_users_own_gradient(contrastive: bool, dropo
     table = torch.randn(NUM_ITEMS, DIM, dtype=torch.float64) * 0.3
     vectors = torch.randn(users, DIM, dtype=torch.float64)
     positives, negatives = torch.randint(0, NUM_ITEMS, (2, total))
-    keep = (torch.rand(total, 3, DIM) >= dropout).to(torch.float64) / (1 - dropout)
+    keep = torch.rand(total, 3, DIM) >= dropout
     alpha, draws = 0.7, None
     if contrastive:
         # The first user has a single item and skips the task.
@@ -44,7 +44,7 @@ def test_the_cohort_gradient_is_each_users_own_gradient(contrastive: bool, dropo
         kept = torch.rand(len(items), 5, DIM) >= dropout
         draws = ContrastiveDraws(task_splits, items, kept, dropout)
 
-    found = cohort_gradient(table, vectors, Pairs(splits, positives, negatives, keep), draws, alpha)
+    found = cohort_gradient(table, vectors, Pairs(splits, positives, negatives, keep, dropout), draws, alpha)
 
     for user in range(users):
         part = slice(int(splits[user]), int(splits[user + 1]))
@@ -53,7 +53,7 @@ def test_the_cohort_gradient_is_each_users_own_gradient(contrastive: bool, dropo
             task = slice(int(draws.splits[user]), int(draws.splits[user + 1]))
             contrast = (draws.items[task], draws.keep[task], dropout)
         e, p = table.clone().requires_grad_(), vectors[user].clone().requires_grad_()
-        loss = one_user_loss(e, p, positives[part], negatives[part], keep[part], contrast, alpha)
+        loss = one_user_loss(e, p, positives[part], negatives[part], keep[part].double() / (1 - dropout), contrast, alpha)
         loss.backward()
         rows = slice(int(found.row_splits[user]), int(found.row_splits[user + 1]))
         dense = torch.zeros_like(table)
