@@ -34,6 +34,8 @@ from server.run_directory import held
 from server.storage import StorageError, storing
 from server.tally import Tally
 from server.tasks import TASKS, Task
+from server.trackers import make_tracker
+from server.update_log import UpdateLog, parse_rounds
 from strategies.fedrec import FedRec, Settings
 from strategies.population import Population
 from strategies.server_model import ServerModel
@@ -55,7 +57,8 @@ class Training:
         model = ServerModel.start(first.items, first.shared, options.learning_rate, options.weight_decay)
         self._checkpoints = Checkpoints(directory, options.keep_checkpoints)
         found = resumable(self._checkpoints, config, directory, model) if options.resume else None
-        population = discover(grid, options.min_nodes, options.node_timeout)
+        catalogue = Catalogue(interactions.user_ids, interactions.item_ids)
+        population = discover(grid, options.min_nodes, options.node_timeout, catalogue)
         require_cohort(options.clients_per_round, population)
         self._population = fingerprint(population)
         self._malicious = population.malicious_users
@@ -76,7 +79,10 @@ class Training:
         self._done = 0
         if found is not None:
             self._go_on_from(found)
-        self._recorder = Recorder(directory, self._malicious, found.state["positions"] if found else None)
+        self._tracker = make_tracker(options.tracker, directory)
+        positions = found.state["positions"] if found else None
+        self._recorder = Recorder(directory, self._malicious, positions, self._tracker)
+        self._update_log = UpdateLog(directory, parse_rounds(options.record_updates), self._malicious)
 
     def run(self) -> dict[str, Any]:
         """All rounds; returns the summary, which is also on disk, with the last model.
@@ -89,6 +95,7 @@ class Training:
         status = "interrupted"
         try:
             self._recorder.config(effective(self._config))
+            self._tracker.begin(effective(self._config), self._done)
             if not self._done:
                 self._checkpoint(0)
             with finishing_rounds() as asked_to_stop:
@@ -177,6 +184,7 @@ class Training:
             strategy.keep_from = server_round - 1
         messages = strategy.configure_train(server_round, strategy.arrays(), NO_CONFIG, self._grid)
         replies = exchange(self._grid, messages, self._config.options.round_timeout)
+        before = strategy.model
         strategy.aggregate_train(server_round, replies)
         seconds = time.perf_counter() - started
         outcome = strategy.outcome
@@ -185,6 +193,7 @@ class Training:
             log(INFO, "Round %d is skipped: %s.", server_round, outcome.skipped)
         self._tally.add(outcome, self._malicious, seconds)
         self._recorder.round(outcome, seconds)
+        self._update_log.record(before, outcome)
 
     def _evaluate(self, server_round: int) -> dict[str, Any]:
         began = time.perf_counter()
