@@ -43,9 +43,13 @@ class Intake:
 
     @property
     def mean_loss(self) -> float | None:
-        """The mean of the losses that can be believed, ``None`` where there are none."""
-        losses = self.losses[self.losses.isfinite()].to(torch.float64)
-        return float(losses.mean()) if len(losses) else None
+        """The mean of the losses that can be believed, weighted by examples; ``None`` where there are none."""
+        if self.updates is None:
+            return None
+        believed = self.losses.isfinite()
+        weights = self.updates.num_examples[believed].to(torch.float64)
+        losses = self.losses[believed].to(torch.float64)
+        return float((weights @ losses) / weights.sum()) if len(losses) else None
 
     @property
     def reasons(self) -> dict[str, int]:
