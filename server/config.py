@@ -11,6 +11,8 @@ from attacks import attack_class
 from models import MODELS
 from protocol.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
 from protocol.requests import LossOptions
+from server.trackers import TrackerName
+from server.update_log import parse_rounds
 from strategies.chain import compose, prefix_of
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 from strategies.rule import Rule, Wrapper
@@ -53,6 +55,8 @@ class ServerOptions:
     seed: int = 0
     output_dir: str = ""
     run_name: str = ""
+    tracker: TrackerName = "auto"
+    record_updates: str = ""
     engine: Literal["ray", "flower", "local"] = "ray"
     num_nodes: int = 0
     ray_address: str = ""
@@ -80,6 +84,7 @@ class ServerOptions:
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
         fraction = self.malicious_fraction
         require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")
+        parse_rounds(self.record_updates)
         require("/" not in self.run_name, "run-name", self.run_name, "a name without slashes")
         require(
             not self.plugin_dir or Path(self.plugin_dir).is_dir(), "plugin-dir", self.plugin_dir, "a folder that exists"

@@ -17,6 +17,7 @@ import safetensors.torch
 from protocol.requests import GlobalModel
 from server.storage import storing, write_whole
 from server.tally import finite
+from server.trackers import Nowhere, Tracker, evaluation_scalars, round_scalars
 from strategies.fedrec import RoundOutcome
 
 LINES = ("rounds.jsonl", "metrics.jsonl")
@@ -29,11 +30,18 @@ class Recorder:
 
     ``malicious``: the malicious users' ids in ascending order, to say of a filtered user which it was.
     ``positions``: how many bytes of each file a resumed run keeps; without, the files begin anew. Everything raises
-    ``StorageError`` where the disk refuses.
+    ``StorageError`` where the disk refuses. ``tracker`` gets the same numbers.
     """
 
-    def __init__(self, directory: Path, malicious: np.ndarray, positions: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        malicious: np.ndarray,
+        positions: Mapping[str, int] | None = None,
+        tracker: Tracker | None = None,
+    ) -> None:
         self._directory = directory
+        self._tracker = tracker or Nowhere()
         self._malicious = malicious
         with storing(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -47,11 +55,14 @@ class Recorder:
 
     def round(self, outcome: RoundOutcome, seconds: float) -> None:
         """One line of ``rounds.jsonl``."""
-        self._line("rounds.jsonl", round_line(outcome, self._malicious, seconds))
+        line = round_line(outcome, self._malicious, seconds)
+        self._line("rounds.jsonl", line)
+        self._tracker.scalars(outcome.server_round, round_scalars(line))
 
     def evaluation(self, line: dict[str, Any]) -> None:
         """One line of ``metrics.jsonl``; what was written so far is on disk after it."""
         self._line("metrics.jsonl", line)
+        self._tracker.scalars(line["round"], evaluation_scalars(line))
         with storing(self._directory):
             for file in self._lines.values():
                 file.flush()
@@ -80,6 +91,7 @@ class Recorder:
     def close(self) -> None:
         """Close the files."""
         with storing(self._directory), ExitStack() as closing:
+            closing.callback(self._tracker.close)
             for file in self._lines.values():
                 closing.callback(file.close)
 
@@ -102,8 +114,9 @@ def _opened(path: Path, size: int) -> TextIO:
 def round_line(outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> dict[str, Any]:
     """What there is to say of a round.
 
-    ``malicious``: the malicious users whose updates came in; ``rules``: for each rule whom it filtered,
-    and its notes; ``attack``: the attacker's own numbers, as the simulated one tells them.
+    ``users``, ``malicious``: whose updates came in, and the malicious of them; ``rules``: for each rule whom it
+    filtered, the score of each user that it saw (those of ``users`` whom no earlier rule filtered), and its
+    notes; ``attack``: the attacker's own numbers, as the simulated one tells them.
     """
     intake = outcome.intake
     came = intake.updates.users.numpy() if intake.updates is not None else np.empty(0, np.int64)
@@ -111,6 +124,7 @@ def round_line(outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> 
     rules = {
         verdict.rule: {
             "filtered": verdict.users[~verdict.kept].tolist(),
+            "scores": [finite(float(f"{score:.6g}")) for score in verdict.scores.tolist()],
             **{name: finite(value) for name, value in verdict.notes.items()},
         }
         for verdict in verdicts
@@ -121,6 +135,7 @@ def round_line(outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> 
         "updates": len(came),
         "skipped": outcome.aggregate is None,
         "loss": intake.mean_loss,
+        "users": came.tolist(),
         "malicious": came[np.isin(came, malicious)].tolist(),
         "rules": rules,
         "attack": intake.attack,
