@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from client.config import ClientConfig
 from protocol.requests import EvaluateRequest, TrainRequest
 
-NOTE, USERS = "about.json", "users.npy"
+NOTE, USERS, USER_IDS = "about.json", "users.npy", "user-ids.npy"
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,30 @@ class About:
     data: str
     data_dir: str
     seed: int
+    num_users: int
     learning_rate: float
     server_round: int
 
 
-def about(config: ClientConfig, request: TrainRequest | EvaluateRequest) -> About:
+@dataclass(frozen=True)
+class HostedUsers:
+    """Whom a node hosts: ``users`` (n,) their indexes in ascending order, ``ids`` (n,) their original ids."""
+
+    users: NDArray[np.int64]
+    ids: NDArray[np.str_]
+
+
+def about(config: ClientConfig, num_users: int, request: TrainRequest | EvaluateRequest) -> About:
     """As of this request."""
     done = request.server_round - isinstance(request, TrainRequest)
     data = str(Path(config.node.data).expanduser().absolute()) if config.node.data else ""
     run = config.run
-    return About(run.model, run.dataset, data, config.data_dir or "", run.seed, request.loss.learning_rate, done)
+    return About(
+        run.model, run.dataset, data, config.data_dir or "", run.seed, num_users, request.loss.learning_rate, done
+    )
 
 
-def keep_about(directory: Path, note: About, users: NDArray[np.int64]) -> None:
+def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:
     """Write it at a node's first request of a run, and again where an evaluation says that a round is over."""
     path = directory / NOTE
     if path.exists():
@@ -48,7 +59,8 @@ def keep_about(directory: Path, note: About, users: NDArray[np.int64]) -> None:
         if replace(kept, server_round=note.server_round) == note and kept.server_round >= note.server_round:
             return
     else:
-        np.save(directory / USERS, users)
+        np.save(directory / USERS, hosted.users)
+        np.save(directory / USER_IDS, hosted.ids)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(note)))
     partial.replace(path)
@@ -59,7 +71,6 @@ def read_about(directory: Path) -> About:
     return About(**json.loads((directory / NOTE).read_text()))
 
 
-def kept_users(directory: Path) -> NDArray[np.int64]:
-    """The users (n,) of the node, in ascending order."""
-    users: NDArray[np.int64] = np.load(directory / USERS)
-    return users
+def kept_users(directory: Path) -> HostedUsers:
+    """The users of the node as ``keep_about`` noted them."""
+    return HostedUsers(np.load(directory / USERS), np.load(directory / USER_IDS))

@@ -15,7 +15,7 @@ from attacks.attack import Attack
 from attacks.mod import Attacker
 from attacks.view import Alteration, HonestTraining
 from client import learner_class
-from client.about import about, keep_about
+from client.about import HostedUsers, about, keep_about
 from client.attack_log import AttackLog
 from client.config import ClientConfig, client_config
 from client.fl_wbc import WhiteBloodCells
@@ -39,7 +39,8 @@ class Node:
 
     def __init__(self, config: ClientConfig, agreement: Agreement | None = None) -> None:
         self._config = config
-        self.shard, self.malicious = _partition(config) if agreement is None else _own(config, agreement)
+        self.shard, self.malicious, user_ids = _partition(config) if agreement is None else _own(config, agreement)
+        self._users = HostedUsers(self.shard.users, user_ids)
         self.num_users, self.num_items = self.shard.num_users, self.shard.num_items
         unseen = never_evaluated(self.num_users, config.run.malicious_fraction, config.run.seed)
         evaluated = ~np.isin(self.shard.users, unseen) & (self.shard.valid >= 0) & (self.shard.test >= 0)
@@ -95,7 +96,7 @@ class Node:
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        keep_about(directory, about(self._config, request), self.shard.users)
+        keep_about(directory, about(self._config, self.num_users, request), self._users)
         timeline, dim = Timeline(directory), stored_dim(directory)
         back_to = timeline.back_to(request.resumed_at)
         if back_to is not None:
@@ -203,20 +204,22 @@ def _malicious(num_users: int, config: ClientConfig) -> np.ndarray:
     return malicious_users(num_users, fraction, config.run.seed)
 
 
-def _partition(config: ClientConfig) -> tuple[Shard, np.ndarray]:
-    """The node's part of the run's data set, and which of its users (n,) are malicious."""
+def _partition(config: ClientConfig) -> tuple[Shard, np.ndarray, np.ndarray]:
+    """The node's part of the run's data set, which of its users (n,) are malicious, and their original ids (n,)."""
     interactions = _interactions(config.run.dataset, config.data_dir)
     malicious = _malicious(interactions.num_users, config)
     users = _hosted(interactions.num_users, malicious, config)
-    return load_shard(interactions, users), np.isin(users, malicious)
+    return load_shard(interactions, users), np.isin(users, malicious), interactions.user_ids[users]
 
 
-def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, np.ndarray]:
-    """The users of the node's own data, and which of them are malicious: an attacker's all, a benign node's none."""
-    shard = own_shard(own_interactions(config), agreement)
+def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, np.ndarray, np.ndarray]:
+    """The same of the node's own data; an attacker's users are all malicious, a benign node's are none."""
+    interactions = own_interactions(config)
+    shard = own_shard(interactions, agreement)
+    user_ids = interactions.user_ids[np.argsort(agreement.users.numpy())]
     if config.node.role:
-        return shard, np.full(len(shard), config.attacked and config.node.role == "attacker")
-    return shard, np.isin(shard.users, _malicious(agreement.num_users, config))
+        return shard, np.full(len(shard), config.attacked and config.node.role == "attacker"), user_ids
+    return shard, np.isin(shard.users, _malicious(agreement.num_users, config)), user_ids
 
 
 def _hosted(num_users: int, malicious: np.ndarray, config: ClientConfig) -> np.ndarray:

@@ -113,30 +113,34 @@ def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | 
     Raises ``PopulationError`` where too few are left.
     """
     arrivals, pending, asked = Arrivals(catalogue), Pending(grid), set[int]()
-    started = looked = time.monotonic()
-    told = 0
+    started, told = time.monotonic(), 0
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
         pending.send(Message(RecordDict(), node, "query", group_id="0") for node in new)
         asked.update(new)
-        while time.monotonic() < looked + LOOK:
-            follow_ups = [message for message in map(arrivals.note, pending.collect()) if message is not None]
-            pending.send(follow_ups)
-            if arrivals.enough(min_nodes) and not len(pending):
-                break
-            pending.rest()
-        looked = time.monotonic()
+        _listen(arrivals, pending, min_nodes)
+        waited = time.monotonic() - started
         if arrivals.enough(min_nodes):
             return population_of(arrivals.answers)
-        waited = looked - started
-        if len(arrivals.answers) > told:
+        if arrivals.refused and not arrivals.answers and not len(pending):
+            if isinstance(grid, DirectGrid) or waited > ALONE:
+                raise PopulationError("; ".join(_refusals(arrivals.refused)))
+        elif len(arrivals.answers) > told:
             told = len(arrivals.answers)
             log(INFO, "%d nodes with %d users have answered; waiting for more.", told, arrivals.num_hosted)
-        nobody = arrivals.refused and not arrivals.answers and not len(pending)
-        if nobody and (isinstance(grid, DirectGrid) or waited > ALONE):
-            raise PopulationError("; ".join(_refusals(arrivals.refused)))
         if waited > timeout:
             raise PopulationError(_missing(arrivals, min_nodes, timeout))
+
+
+def _listen(arrivals: Arrivals, pending: Pending, min_nodes: int) -> None:
+    """Take replies, and answer those that ask for it, until it is time to look for more nodes."""
+    until = time.monotonic() + LOOK
+    while True:
+        follow_ups = [message for message in map(arrivals.note, pending.collect()) if message is not None]
+        pending.send(follow_ups)
+        if time.monotonic() > until or (arrivals.enough(min_nodes) and not len(pending)):
+            return
+        pending.rest()
 
 
 def _refusals(refused: dict[int, str]) -> list[str]:

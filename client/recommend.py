@@ -1,0 +1,146 @@
+"""Recommend on the node: ``python -m client.recommend --state-dir … --model …/model.safetensors --user ID --top 10``.
+
+Needs no server: the score of an item is its row of the downloaded table times the user's private vector,
+which never left the node; items in the user's history are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from client.about import NOTE, About, kept_users, read_about
+from client.private_vectors import PrivateVectors, stored_dim
+from data import load
+from data.interactions import Interactions
+from protocol.options import OptionError, require
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One item for one user: its original id, its title ("" where the data set has none), and its score."""
+
+    item: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """A trained model as a node downloads it: ``rows`` (num_items, d), and each row's original item id."""
+
+    rows: Tensor
+    item_ids: tuple[str, ...]
+
+
+def recommend(state_dir: Path, model: Path, user: str, top: int = 10, data_dir: str = "") -> list[Recommendation]:
+    """The ``top`` items for a user of this node, the best first.
+
+    ``state_dir``: the node's, or a folder in it; ``user``: the original id; ``data_dir``: where the data
+    set is, if it was moved since training. Raises ``OptionError`` where the node does not know the user, has
+    no state of the model's run, or one of the files cannot be used.
+    """
+    require(top >= 1, "top", top, "at least 1")
+    table = read_model(model)
+    for directory in _states(state_dir, model):
+        about, hosted = read_about(directory), kept_users(directory)
+        if about.model != "mf":
+            raise OptionError(f"A node can recommend by itself with the model 'mf' alone, not with {about.model!r}.")
+        places = np.flatnonzero(hosted.ids == user)
+        if len(places):
+            vector = _vector(directory, about, int(places[0]), table.rows.shape[1])
+            interactions = load(about.data or about.dataset, data_dir or about.data_dir or None)
+            return _best(table, vector, interactions, user, top)
+    raise OptionError(f"user = {user!r}: this node does not host that user in the run of {model}.")
+
+
+def read_model(path: Path) -> ItemTable:
+    """``model.safetensors`` as the recorder writes it. Raises ``OptionError``."""
+    try:
+        with safe_open(path, "pt") as file:
+            rows, metadata = file.get_tensor("items"), file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise OptionError(f"model = {str(path)!r}: cannot be read ({error}).") from error
+    ids = json.loads(metadata.get("item_ids", "[]"))
+    if len(ids) != len(rows):
+        raise OptionError(f"model = {str(path)!r}: it names {len(ids)} items and has {len(rows)}.")
+    return ItemTable(rows, tuple(ids))
+
+
+def _states(state_dir: Path, model: Path) -> Iterable[Path]:
+    """The folders in which nodes kept state, those of the model's run alone where there are any."""
+    found = sorted(path.parent for path in state_dir.expanduser().rglob(NOTE))
+    if not found:
+        raise OptionError(f"state-dir = {str(state_dir)!r}: no node has kept private vectors there.")
+    run = model.absolute().parent.name
+    of_run = [path for path in found if any(part.startswith(run) for part in path.parts)]
+    if not of_run and len({path.parent for path in found}) > 1:
+        raise OptionError(
+            f"state-dir = {str(state_dir)!r}: it holds state of several runs and none of {run!r}; "
+            "name the folder of the run."
+        )
+    return of_run or found
+
+
+def _vector(directory: Path, about: About, place: int, dim: int) -> Tensor:
+    """The user's private vector (d,) as it stands after the latest round that the node knows of."""
+    if stored_dim(directory) != dim:
+        raise OptionError(f"{directory} holds vectors of {stored_dim(directory)} numbers, the model's have {dim}.")
+    private = PrivateVectors(kept_users(directory).users, about.num_users, dim, about.seed, directory)
+    places = np.array([place])
+    done = max(about.server_round, int(private.at(places, 1, about.learning_rate).last[0]))
+    return private.at(places, done + 1, about.learning_rate).vectors[0]
+
+
+def _best(table: ItemTable, vector: Tensor, interactions: Interactions, user: str, top: int) -> list[Recommendation]:
+    own = int(np.flatnonzero(interactions.user_ids == user)[0])
+    seen = interactions.items[interactions.splits[own] : interactions.splits[own + 1]]
+    left_out = np.isin(table.item_ids, interactions.item_ids[np.unique(seen)])
+    scores = table.rows @ vector
+    scores[torch.from_numpy(left_out)] = -torch.inf
+    ranking = scores.argsort(descending=True, stable=True)[: min(top, int((~left_out).sum()))]
+    titles = _titles(interactions)
+    return [
+        Recommendation(table.item_ids[index], titles.get(table.item_ids[index], ""), float(scores[index]))
+        for index in ranking.tolist()
+    ]
+
+
+def _titles(interactions: Interactions) -> dict[str, str]:
+    if interactions.titles is None:
+        return {}
+    return dict(zip(interactions.item_ids.tolist(), interactions.titles.tolist(), strict=True))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``python -m client.recommend``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m client.recommend", description="Recommend to a user of this node, without a server."
+    )
+    parser.add_argument("--state-dir", type=Path, required=True, help="the node's state-dir, or a run's folder in it")
+    parser.add_argument("--model", type=Path, required=True, help="the run's model.safetensors")
+    parser.add_argument("--user", required=True, help="the user's id, as the data set has it")
+    parser.add_argument("--top", type=int, default=10, help="how many items")
+    parser.add_argument("--data-dir", default="", help="where the data set is, if it was moved since")
+    chosen = parser.parse_args(arguments)
+    try:
+        found = recommend(chosen.state_dir, chosen.model, chosen.user, chosen.top, chosen.data_dir)
+    except OptionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for place, one in enumerate(found, 1):
+        print(f"{place:3}  {one.score:9.4f}  {one.item:>8}  {one.title}".rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
