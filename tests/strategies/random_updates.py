@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.adam import Moments
 from protocol.updates import Gradient, Updates, make_updates, splits_of
-from strategies.rule import ServerView
+from strategies.rule import Aggregate, ServerView
 from strategies.server_model import ServerModel
 
 Floats = NDArray[np.float64]
@@ -113,6 +113,18 @@ def flat(gradient: Gradient) -> Floats:
 def whole(gradient: Gradient, model: ServerModel) -> Floats:
     """(num_items · d + p): a gradient as the optimizer takes it, its L2 term included."""
     return flat(gradient) + gradient.l2 * flat(model.common)
+
+
+def kept_the_same(one: Aggregate, other: Aggregate) -> bool:
+    """Whether all rules kept the same users; where not, asserts that only equal scores were decided otherwise."""
+    for verdict, second in zip(one.verdicts, other.verdicts, strict=True):
+        changed = {*verdict.users[verdict.kept].tolist()} ^ {*second.users[second.kept].tolist()}
+        if changed:
+            scores = dict(zip(verdict.users.tolist(), verdict.scores.tolist(), strict=True))
+            values = [scores[user] for user in changed]
+            assert max(values) - min(values) <= 1e-9 * max(abs(value) for value in values)
+            return False
+    return True
 
 
 def assert_close(found: Floats, expected: Floats) -> None:

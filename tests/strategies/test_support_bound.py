@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_updates import Shape, model_of, random_updates, shapes, view
 
+from protocol.options import Scalar
 from protocol.updates import Updates, make_updates, splits_of
 from server.config import server_config
 from strategies.support_bound import SupportBound, SupportBoundOptions, thin
@@ -34,7 +35,11 @@ def test_an_honest_users_rows_are_within_the_bound_whatever_the_task() -> None:
 
 @pytest.mark.parametrize(("task", "expected"), [("on", 17.0), ("off", 2.0)])
 def test_by_default_a_run_allows_what_its_own_task_touches(task: str, expected: float) -> None:
-    run_config = {"defense": "support-bound", "contrastive-task": task, "support-bound-rows-per-example": 0.0}
+    run_config: dict[str, Scalar] = {
+        "defense": "support-bound",
+        "contrastive-task": task,
+        "support-bound-rows-per-example": 0.0,
+    }
     assert server_config(run_config).rule().options.rows_per_example == expected
 
 
