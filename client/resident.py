@@ -13,6 +13,7 @@ import hashlib
 import os
 import pickle
 import select
+import signal
 import socket
 import stat
 import subprocess
@@ -107,6 +108,7 @@ def _private_folder() -> Path:
 
 def main(address: str, supernode: str, seconds: str) -> None:
     """Listen at ``address`` until nothing came for ``seconds``, or the process ``supernode`` has ended."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # One message at a time: that is what a SuperNode hands out.
     with contextlib.suppress(KeyboardInterrupt), socket.socket(socket.AF_UNIX) as listener:
         # In a private folder already; its mode keeps others out where that folder's is changed.

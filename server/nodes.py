@@ -26,6 +26,9 @@ LOOK = 0.2
 ALONE = 10.0
 """Seconds for which a run waits for another node where all that have come were refused."""
 
+LATE = 30.0
+"""Seconds for which a run that could begin waits for the answers of other nodes that are there."""
+
 ANOTHER_PROGRAM = (
     "it runs another version of this program: restart it, and start runs from outside the project's folder"
 )
@@ -113,7 +116,7 @@ def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | 
     Raises ``PopulationError`` where too few are left.
     """
     arrivals, pending, asked = Arrivals(catalogue), Pending(grid), set[int]()
-    started, told = time.monotonic(), 0
+    started, told, complete = time.monotonic(), 0, 0.0
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
         pending.send(Message(RecordDict(), node, "query", group_id="0") for node in new)
@@ -121,7 +124,10 @@ def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | 
         _listen(arrivals, pending, min_nodes)
         waited = time.monotonic() - started
         if arrivals.enough(min_nodes):
-            return population_of(arrivals.answers)
+            complete = complete or waited
+            if not len(pending) or waited > complete + LATE:
+                return population_of(arrivals.answers)
+            continue
         if arrivals.refused and not arrivals.answers and not len(pending):
             if isinstance(grid, DirectGrid) or waited > ALONE:
                 raise PopulationError("; ".join(_refusals(arrivals.refused)))
