@@ -35,7 +35,11 @@ class Pending:
 
     def send(self, messages: Iterable[Message]) -> None:
         """Hand messages to the grid; one that it does not take is not waited for."""
-        self._waiting.update(message_id for message_id in self._grid.push_messages(messages) if message_id)
+        batch = list(messages)
+        if not batch:
+            # To Flower an empty batch is an error.
+            return
+        self._waiting.update(message_id for message_id in self._grid.push_messages(batch) if message_id)
         self._pause = SHORTEST_POLL
 
     def collect(self) -> list[Message]:

@@ -119,7 +119,7 @@ def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | 
     started, told, complete = time.monotonic(), 0, 0.0
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
-        pending.send(Message(RecordDict(), node, "query", group_id="0") for node in new)
+        pending.send([Message(RecordDict(), node, "query", group_id="0") for node in new])
         asked.update(new)
         _listen(arrivals, pending, min_nodes)
         waited = time.monotonic() - started
