@@ -7,14 +7,30 @@ import signal
 import sys
 from pathlib import Path
 
+from experiments.choices import add_grid_options, option_of, place_of, plan_of
 from protocol.options import OptionError
+
+GRID_COMMANDS = {
+    "table1": "attacks without a defense",
+    "table3": "an attacker who also trains UNION's task",
+    "table4": "fewer malicious users",
+    "table5": "more malicious users",
+    "figure2": "every defense against every attack",
+    "figure3": "adaptive and fixed K over the initial K",
+    "figure4": "projections of updates, densities of uniformities",
+    "all": "all of the above",
+    "defense-tax": "what each defense costs where nobody attacks",
+    "ratios": "0.1, 0.5, 1 and 5 % malicious users",
+    "recovery": "an attack that stops half-way, and its half-life",
+    "worst-case": "each defense under its worst attack",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit status."""
     signal.signal(signal.SIGTERM, _as_interrupt)
-    asked = parser().parse_args(arguments)
     try:
+        asked = parser().parse_args(arguments)
         return int(asked.run(asked))
     except KeyboardInterrupt:
         print("\rInterrupted: every process is ended; what was completed is kept.", file=sys.stderr)
@@ -39,13 +55,65 @@ def parser() -> argparse.ArgumentParser:
         help="local (a process a run: faster on a few cores) or ray (nodes as Ray actors, one run after another)",
     )
     demo.set_defaults(run=_demo)
+    for name, about in GRID_COMMANDS.items():
+        grid = commands.add_parser(name, help=about, description=about)
+        add_grid_options(grid)
+        grid.set_defaults(run=_grid, command=name)
+    replay = commands.add_parser("replay", help="judge a run's recorded updates with any defense, offline")
+    replay.add_argument("directory", metavar="RUN", type=Path, help="a run made with record-updates")
+    replay.add_argument("--defense", action="append", required=True, help="may be given several times")
+    replay.add_argument("--set", action="append", type=option_of, default=[], metavar="OPTION=VALUE", dest="extra")
+    replay.set_defaults(run=_replay)
+    report = commands.add_parser("report", help="one HTML page about a run, or comparing several")
+    report.add_argument("directories", metavar="RUN", type=Path, nargs="+")
+    report.add_argument("--output", type=Path, help="the file (report.html in the first run's directory)")
+    report.set_defaults(run=_report)
     return made
 
 
+# Each command imports what it needs: the help is there at once.
 def _demo(asked: argparse.Namespace) -> int:
     from experiments.demo import demo
 
     return demo(asked.output, asked.rounds, asked.seed, asked.engine)
+
+
+def _grid(asked: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from experiments.completion import listing
+    from experiments.grids import GRIDS
+    from experiments.results import in_order, make, names_of
+
+    plan, place, console = plan_of(asked), place_of(asked), Console()
+    if asked.dry_run:
+        print(listing(in_order([GRIDS[name](plan) for name in names_of(asked.command)]), place))
+        return 0
+    output = asked.output or place.runs / "results"
+    return make(names_of(asked.command), plan, place, output.absolute(), console, run=not asked.no_run)
+
+
+def _replay(asked: argparse.Namespace) -> int:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from experiments.replay import replay, rows_of
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("defense", "rule", "precision", "recall", "false positives", "AUC", "rounds", "seconds"):
+        table.add_column(column, justify="left" if column in ("defense", "rule") else "right")
+    for row in rows_of([replay(asked.directory, defense, dict(asked.extra)) for defense in asked.defense]):
+        table.add_row(*row)
+    Console().print(table)
+    return 0
+
+
+def _report(asked: argparse.Namespace) -> int:
+    from experiments.report import write_report
+
+    print(f"Written: {write_report(asked.directories, asked.output)}")
+    return 0
 
 
 def _as_interrupt(number: int, frame: object) -> None:

@@ -19,6 +19,9 @@ from experiments.worker import TAKEN
 from protocol.options import Scalar
 from server.simulation import PROJECT
 
+ALONE: Mapping[str, Scalar] = {"engine": "local", "num-nodes": 1, "checkpoint-every": 0}
+"""How a cell runs in its own process: a half-finished one is made anew, so that it needs no checkpoints."""
+
 LOOK_EVERY = 0.2
 """Seconds between two looks at the running cells."""
 
@@ -60,7 +63,7 @@ def run_cells(
     try:
         while waiting or running:
             while waiting and len(running) < jobs and not_before.get(waiting[0], 0.0) <= time.monotonic():
-                begun = _start(waiting.popleft(), runs, {"engine": "local", "num-nodes": 1, **(where or {})})
+                begun = _start(waiting.popleft(), runs, {**ALONE, **(where or {})})
                 running.append(begun)
                 watcher.began(begun.cell)
             time.sleep(LOOK_EVERY)

@@ -34,10 +34,13 @@ def main() -> int:
         # Imported late: the claim is there at once, and a parent that is gone is noticed meanwhile.
         import torch
 
+        from experiments.commit import commit
         from server.simulation import simulate
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        simulate(options)
+        version = commit()
+        directory, _ = simulate(options)
+        (directory / "made_by.json").write_text(json.dumps({"commit": version}) + "\n", encoding="utf-8")
     return 0
 
 

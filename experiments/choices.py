@@ -1,0 +1,76 @@
+"""The command line's choices for a grid: what to run, and where."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments import paper
+from experiments.completion import Place
+from experiments.grids import Plan
+from experiments.pool import default_jobs
+from protocol.options import OptionError, Scalar
+from server.simulation import default_options
+
+
+def add_grid_options(parser: argparse.ArgumentParser) -> None:
+    """What every table and figure can be told."""
+    parser.add_argument("--dataset", default="ml-1m", help="ml-1m, gowalla, synthetic, or a file (ml-1m)")
+    parser.add_argument("--model", default="mf", help="mf or sasrec (mf)")
+    parser.add_argument("--seeds", type=int, default=1, help="how many: 0, 1, … (1; the paper: 5)")
+    parser.add_argument("--rounds", type=int, default=paper.ROUNDS, help=f"of each run ({paper.ROUNDS})")
+    parser.add_argument(
+        "--rounds-for",
+        action="append",
+        default=[],
+        type=_rounds_for,
+        metavar="DEFENSE=ROUNDS",
+        help="fewer rounds for a slow defense; its cells are marked; may be given several times",
+    )
+    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (as cores and memory allow)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run directories (runs)")
+    parser.add_argument("--output", type=Path, help="folder for tables and figures (RUNS/results)")
+    parser.add_argument("--data-dir", default="", help="where data sets are kept")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="of each run (local)")
+    parser.add_argument("--set", action="append", type=option_of, default=[], metavar="OPTION=VALUE", dest="extra")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and the time they should take")
+    parser.add_argument("--no-run", action="store_true", help="write what there is, run nothing")
+
+
+def plan_of(asked: argparse.Namespace) -> Plan:
+    """What to run. Raises ``OptionError``."""
+    for name in ("seeds", "rounds"):
+        if getattr(asked, name) < 1:
+            raise OptionError(f"--{name} {getattr(asked, name)}: expected at least 1.")
+    seeds = tuple(range(asked.seeds))
+    return Plan(asked.dataset, asked.model, seeds, asked.rounds, dict(asked.rounds_for), dict(asked.extra))
+
+
+def place_of(asked: argparse.Namespace) -> Place:
+    """Where and how to run it."""
+    where: dict[str, Scalar] = {"engine": asked.engine, "num-nodes": 1 if asked.engine == "local" else 0}
+    if asked.data_dir:
+        where["data-dir"] = str(Path(asked.data_dir).expanduser().absolute())
+    return Place(asked.runs.expanduser().absolute(), max(asked.jobs, 0) or default_jobs(), where)
+
+
+def option_of(text: str) -> tuple[str, Scalar]:
+    """``cluster-clusters=4`` as an option and its value, of the type of its default."""
+    name, found, value = text.partition("=")
+    defaults = default_options()
+    if not found or name not in defaults:
+        raise argparse.ArgumentTypeError(f"{text}: expected OPTION=VALUE with an option of pyproject.toml.")
+    kind = type(defaults[name])
+    if kind is bool:
+        return name, value == "true"
+    try:
+        return name, kind(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {value!r} is no {kind.__name__}.") from error
+
+
+def _rounds_for(text: str) -> tuple[str, int]:
+    defense, _, rounds = text.rpartition("=")
+    if not defense or not rounds.isdecimal() or int(rounds) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected DEFENSE=ROUNDS, say krum=3000.")
+    return defense, int(rounds)
