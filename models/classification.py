@@ -149,9 +149,9 @@ def train_cohort(
 ) -> Tensor:
     """(n, p): what n clients upload, θ_local − θ_global, each trained on its share (n,) from one vector (p,).
 
-    One client after another: on a CPU the batches are large enough that stacking clients with ``vmap`` is slower
-    (grouped convolutions), and clients of any size need no padding. A client's batches depend on (seed, round,
-    user) alone.
+    One client after another, so that clients of any size need no padding; for LeNet on a CPU stacking them with
+    ``vmap`` is slower (``benchmarks/classification_training.py``). A client's batches depend on (seed, round, user)
+    alone.
     """
     return torch.stack(
         [
