@@ -96,9 +96,8 @@ def admit(columns: Mapping[str, Tensor], limits: Limits) -> Admitted:
         for user in users[bad & good].tolist():
             rejected[user] = reason
         good = good & ~bad
-    if int(asked.sum()) < len(limits.users):
-        for user in limits.users[~torch.isin(limits.users, users)].tolist():
-            rejected[user] = MISSING
+    for user in limits.users[~torch.isin(limits.users, users)].tolist():
+        rejected[user] = MISSING
     parts = {name: columns[name] for name in ("users", "num_examples", "row_splits", "items", "rows", "shared")}
     losses = columns["losses"]
     losses = losses.where(losses.abs() <= LARGEST_VALUE, torch.nan)

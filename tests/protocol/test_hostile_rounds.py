@@ -1,0 +1,248 @@
+"""Whole rounds in which one node answers as it likes: nothing raises, and the model moves no further than it may."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from hostile_replies import (
+    ASKED,
+    DIM,
+    INTEGERS,
+    LIMITS,
+    NUM_ITEMS,
+    SHARED,
+    content_of,
+    contents,
+    fuzzed,
+    honest_columns,
+    others,
+    wild,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.admission import LARGEST_VALUE, UnreadableError
+from protocol.arrays import to_array
+from protocol.messages import counts_content, read_counts, read_hosted, read_train_reply
+from protocol.requests import LossOptions
+from protocol.updates import make_updates, splits_of
+from server.recorder import round_line
+from server.simulation import default_options
+from server.tally import Tally
+from strategies.chain import compose
+from strategies.fedrec import FedRec, Settings
+from strategies.population import Population
+from strategies.rule import Mean, Rule, ServerView
+from strategies.server_model import ServerModel
+
+RATE = 0.01
+HONEST = [0, 1, 2]
+POPULATION = Population(
+    np.array([*HONEST, *ASKED]), np.array([1, 1, 1, 2, 2, 2], np.uint64), np.zeros(6, np.bool_), NUM_ITEMS
+)
+
+
+def strategy(**changed: int) -> FedRec:
+    generator = torch.Generator().manual_seed(0)
+    model = ServerModel.start(
+        torch.randn(NUM_ITEMS, DIM, generator=generator), torch.randn(SHARED, generator=generator), RATE, 0.0
+    )
+    settings = Settings("run", 0, 6, LossOptions(), {"valid": 3, "test": 3}, max_examples=1000, **changed)
+    return FedRec(model, POPULATION, Mean(), settings)
+
+
+def asked(fedrec: FedRec, server_round: int) -> list[Message]:
+    return list(fedrec.configure_train(server_round, fedrec.arrays(), ConfigRecord(), None))  # type: ignore[arg-type]
+
+
+def reply_to(message: Message, content: RecordDict | Error) -> Message:
+    return Message(content, reply_to=message)
+
+
+def honest_reply(message: Message, server_round: int = 1) -> Message:
+    columns = honest_columns()
+    columns["users"] = np.array(HONEST)
+    return reply_to(message, content_of(columns, server_round))
+
+
+@given(contents(), st.booleans())
+@fuzzed(2000)
+def test_no_reply_breaks_a_round_or_moves_the_model_further_than_its_admitted_updates(
+    content: RecordDict, first: bool
+) -> None:
+    fedrec = strategy()
+    before = fedrec.model
+    to_honest, to_hostile = asked(fedrec, 1)
+    replies = [honest_reply(to_honest), reply_to(to_hostile, content)]
+    fedrec.aggregate_train(1, reversed(replies) if first else replies)
+
+    outcome = fedrec.outcome
+    assert outcome is not None
+    updates = outcome.intake.updates
+    assert updates is not None
+    admitted = updates.users.tolist()
+    assert admitted == sorted(set(admitted))
+    assert set(HONEST) <= set(admitted) <= {*HONEST, *ASKED}
+    assert 2 in outcome.intake.failed or set(outcome.intake.rejected) == set(ASKED) - set(admitted)
+
+    assert fedrec.model.is_finite()
+    moved = (fedrec.model.items - before.items).abs()
+    # Adam's first step is the rate at most, in each coordinate (Kingma and Ba 2015, §2.1) ...
+    assert float(moved.max()) <= RATE * (1 + 1e-4)
+    # ... and an item to which no admitted update has a row does not move at all.
+    untouched = ~torch.isin(torch.arange(NUM_ITEMS), updates.items)
+    assert float(moved[untouched].sum()) == 0
+    gradient = updates.weighted_mean(NUM_ITEMS).items.abs()
+    assert float(gradient.max()) <= float(updates.rows.abs().max()) * (1 + 1e-5) <= LARGEST_VALUE * (1 + 1e-5)
+
+    line = json.dumps(round_line(outcome, np.empty(0, np.int64), 0.0), allow_nan=False)
+    assert len(line) < 20_000
+    tally = Tally()
+    tally.add(outcome, np.empty(0, np.int64), 0.0)
+    json.dumps([tally.summary("hr@5"), tally.as_state()], allow_nan=False)
+
+
+@given(contents())
+@fuzzed(1000)
+def test_the_reader_of_replies_raises_one_error_alone(content: RecordDict) -> None:
+    try:
+        admitted = read_train_reply(content, 1, LIMITS)
+    except UnreadableError:
+        return
+    assert set(admitted.updates.users.tolist()) <= set(ASKED)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> RecordDict:
+    """Counts, or what a node says of itself, with anything in it."""
+    arrays = ArrayRecord()
+    for name in draw(st.lists(st.sampled_from(["valid", "test", "users", "malicious", "x"]), max_size=3)):
+        values = draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, *INTEGERS]), max_size=4))
+        kind = np.bool_ if name == "malicious" and draw(st.booleans()) else np.int64
+        arrays[name] = to_array(torch.from_numpy(np.array(values).astype(kind)))
+    names = st.sampled_from(["num-users", "num-items", "code", "y"])
+    sizes = draw(st.dictionaries(names, st.one_of(wild, st.sampled_from([5, 9, "code", "c" * 300]))))
+    made = RecordDict({draw(st.sampled_from(["counts", "hosted"])): arrays, "sizes": ConfigRecord(sizes)})
+    made["reply"] = draw(st.one_of(st.just(ConfigRecord({"server-round": 1})), others))
+    return made
+
+
+@given(tables())
+@fuzzed(600)
+def test_counts_and_claims_of_any_kind_are_refused_or_plausible(content: RecordDict) -> None:
+    try:
+        counts = read_counts(content, {"valid": 3, "test": 3}, 1, 5)
+        assert all(0 <= int(values.sum()) <= 5 and bool((values >= 0).all()) for values in counts.values())
+    except UnreadableError:
+        pass
+    try:
+        hosted = read_hosted(content)
+        assert len(set(hosted.users.tolist())) == len(hosted.users) == len(hosted.malicious)
+        assert all(0 <= user < hosted.num_users for user in hosted.users.tolist())
+    except UnreadableError:
+        pass
+
+
+def test_a_node_cannot_count_more_users_than_it_has() -> None:
+    fedrec = strategy()
+    messages = list(fedrec.configure_evaluate(1, fedrec.arrays(), ConfigRecord(), None))  # type: ignore[arg-type]
+    fair = {"valid": torch.tensor([1, 1, 1]), "test": torch.tensor([0, 0, 3])}
+    unfair = {"valid": torch.tensor([4, 0, 0]), "test": torch.tensor([2**62, 2**62, 2**62])}
+    replies = [reply_to(messages[0], counts_content(fair, 1)), reply_to(messages[1], counts_content(unfair, 1))]
+    # A second answer, an answer of another round and one of a node that was not asked count for nothing.
+    replies += [replies[0], reply_to(messages[1], counts_content(fair, 0))]
+    totals = fedrec.aggregate_evaluate(1, replies)
+    assert totals["valid"] == [1, 1, 1]
+    assert totals["test"] == [0, 0, 3]
+    assert list(fedrec.failed_evaluation) == [2]
+
+
+def test_late_and_second_answers_and_answers_of_strangers_do_not_count() -> None:
+    fedrec = strategy()
+    to_honest, to_other = asked(fedrec, 1)
+    stranger = Message(RecordDict(), 77, "train", group_id="1")
+    stale = reply_to(to_other, content_of(honest_columns(), 0))
+    replies = [
+        honest_reply(to_honest),
+        honest_reply(to_honest),
+        stale,
+        reply_to(stranger, content_of(honest_columns())),
+    ]
+    fedrec.aggregate_train(1, replies)
+    assert fedrec.outcome is not None
+    assert len(fedrec.outcome.intake.losses) == len(HONEST)
+    assert "round 0 in round 1" in fedrec.outcome.intake.failed[2]
+    assert set(fedrec.outcome.intake.failed) == {2}
+
+
+def test_too_few_updates_leave_the_model_alone() -> None:
+    fedrec = strategy(min_updates=4)
+    before = fedrec.model
+    to_honest, to_other = asked(fedrec, 1)
+    fedrec.aggregate_train(1, [honest_reply(to_honest), reply_to(to_other, Error(2, "it died"))])
+    assert fedrec.model is before
+    assert fedrec.outcome is not None
+    assert fedrec.outcome.aggregate is None
+    assert "3 valid updates" in fedrec.outcome.skipped
+
+
+def test_a_rule_that_makes_no_finite_gradient_leaves_the_model_alone() -> None:
+    class Broken(Mean):
+        def combine(self, updates, server):  # type: ignore[no-untyped-def]
+            gradient = super().combine(updates, server)
+            gradient.items[0, 0] = torch.nan
+            return gradient
+
+    fedrec = strategy()
+    fedrec.rule = Broken()
+    before = fedrec.model
+    fedrec.aggregate_train(1, [honest_reply(asked(fedrec, 1)[0])])
+    assert fedrec.model is before
+    assert fedrec.outcome is not None
+    assert "not finite" in fedrec.outcome.skipped
+
+
+def test_a_node_that_offends_again_and_again_is_not_asked_any_more() -> None:
+    fedrec = strategy(quarantine_after=3)
+    bad = {**honest_columns(), "num_examples": np.full(3, -1)}
+    for server_round, offends in enumerate([True, True, False, True, True, True], start=1):
+        to_honest, to_other = asked(fedrec, server_round)
+        answer = content_of(bad if offends else honest_columns(), server_round)
+        fedrec.aggregate_train(server_round, [honest_reply(to_honest, server_round), reply_to(to_other, answer)])
+        assert fedrec.outcome is not None
+        assert fedrec.outcome.quarantined == ((2,) if server_round == 6 else ())
+    assert [message.metadata.dst_node_id for message in asked(fedrec, 7)] == [1]
+    evaluated = fedrec.configure_evaluate(7, fedrec.arrays(), ConfigRecord(), None)  # type: ignore[arg-type]
+    assert [message.metadata.dst_node_id for message in evaluated] == [1]
+
+
+RULES = ["mean", "trimmed-mean", "median", "krum", "multi-krum", "bulyan", "norm-bound", "union", "support-bound",
+         "per-item-trimmed-mean", "per-item-median", "per-item-krum", "distance-range", "union+norm-bound"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_stands_the_most_extreme_updates_that_are_admitted(name: str) -> None:
+    rule: Rule = compose(name, {**default_options(), "norm-bound-threshold": 0.1}, 10, 0.1)
+    generator = np.random.default_rng(7)
+    values = np.array([0, -0.0, LARGEST_VALUE, -LARGEST_VALUE, 1e-45, -1e-40, 1e-20, 1.0, -1.0], np.float32)
+    model = strategy().model
+    for server_round in range(1, 25):
+        count = int(generator.integers(1, 8))
+        rows = generator.integers(0, NUM_ITEMS + 1, count)
+        items = [np.sort(generator.choice(NUM_ITEMS, size, replace=False)) for size in rows]
+        updates = make_updates(
+            torch.arange(count),
+            torch.from_numpy(generator.integers(1, 1001, count)),
+            splits_of(torch.from_numpy(rows)),
+            torch.from_numpy(np.concatenate(items).astype(np.int64)),
+            torch.from_numpy(generator.choice(values, (int(rows.sum()), DIM))),
+            torch.from_numpy(generator.choice(values, (count, SHARED))),
+        )
+        view = ServerView(server_round, model, 10, np.random.default_rng(server_round))
+        model = model.step(rule.aggregate(updates, view).gradient)
+        assert model.is_finite()
+        assert bool(torch.isfinite(model.items_moments.second).all())
