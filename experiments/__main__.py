@@ -100,9 +100,9 @@ def _replay(asked: argparse.Namespace) -> int:
 
     from experiments.replay import replay, rows_of
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("defense", "rule", "precision", "recall", "false positives", "AUC", "rounds", "seconds"):
-        table.add_column(column, justify="left" if column in ("defense", "rule") else "right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for column in ("defense", "rule", "precision", "recall", "FPR", "AUC", "rounds", "seconds"):
+        table.add_column(column, justify="left" if column in ("defense", "rule") else "right", no_wrap=True)
     for row in rows_of([replay(asked.directory, defense, dict(asked.extra)) for defense in asked.defense]):
         table.add_row(*row)
     Console().print(table)

@@ -67,14 +67,18 @@ def projected_updates(run: Path) -> Marked | None:
 
 
 def uniformities(run: Path, first: int = 1) -> Marked:
-    """The uniformity (n,) that UNION measured of each update from round ``first`` on."""
+    """The uniformity (n,) that UNION measured of each update from round ``first`` on, less its round's median.
+
+    The model becomes more uniform by itself from round to round: only within a round do values compare.
+    """
     values, malicious = list[float](), list[bool]()
     for line in round_lines(run):
         found = line["rules"].get("union")
         if found is None or line["round"] < first:
             continue
         guilty = set(line["malicious"])
-        values += [found["mean_uniformity"] - score for score in found["scores"]]
+        measured = -np.asarray(found["scores"])
+        values += (measured - np.median(measured)).tolist()
         malicious += [user in guilty for user in seen_users(line, "union")]
     return Marked(np.asarray(values), np.asarray(malicious, dtype=np.bool_))
 
@@ -111,7 +115,6 @@ def _draw_projection(axes: Any, run: Path, rounds: int) -> None:
 def _draw_densities(axes: Any, run: Path, rounds: int) -> None:
     from scipy.stats import gaussian_kde
 
-    # The model drifts: uniformities of far-apart rounds do not compare, those of the last tenth do.
     marked = uniformities(run, rounds - rounds // 10 + 1)
     for label, chosen, colour, _ in _groups(marked):
         values = marked.values[chosen]
@@ -122,7 +125,7 @@ def _draw_densities(axes: Any, run: Path, rounds: int) -> None:
         style = "-" if label == "benign" else "--"
         axes.plot(grid, density, style, color=colour, label=f"{label} ({len(values)})")
         axes.fill_between(grid, density, color=colour, alpha=0.15)
-    axes.set_xlabel("uniformity")
+    axes.set_xlabel("uniformity, less its round's median")
     axes.set_ylabel("density")
     axes.legend()
 
