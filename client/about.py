@@ -59,8 +59,8 @@ def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:
         if replace(kept, server_round=note.server_round) == note and kept.server_round >= note.server_round:
             return
     else:
-        np.save(directory / USERS, hosted.users)
-        np.save(directory / USER_IDS, hosted.ids)
+        np.save(directory / USERS, hosted.users, allow_pickle=False)
+        np.save(directory / USER_IDS, hosted.ids, allow_pickle=False)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(note)))
     partial.replace(path)
@@ -73,4 +73,5 @@ def read_about(directory: Path) -> About:
 
 def kept_users(directory: Path) -> HostedUsers:
     """The users of the node as ``keep_about`` noted them."""
-    return HostedUsers(np.load(directory / USERS), np.load(directory / USER_IDS))
+    users, ids = (np.load(directory / name, allow_pickle=False) for name in (USERS, USER_IDS))
+    return HostedUsers(users, ids)

@@ -80,6 +80,9 @@ class PrivateVectors:
         Rounds since their last one are played with a zero gradient, as one dense Adam over all the users
         would have done.
         """
+        if self._unfinished:
+            with self._timeline.writing():
+                self._recover()
         values = torch.from_numpy(self._values[places])
         last = torch.from_numpy(self._last[places])
         fresh = np.flatnonzero(self._last[places] == 0)

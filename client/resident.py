@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
-import pickle
 import select
 import signal
 import socket
@@ -24,9 +24,13 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context, Message
+from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Context as ProtoContext
+from flwr.proto.message_pb2 import Message as ProtoMessage
+
+from protocol.options import OptionError
 
 START = 120.0
 """Seconds within which a resident process must listen."""
@@ -35,6 +39,15 @@ LONGEST_ADDRESS = 100
 """Bytes of a Unix socket's path."""
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from client.resident import main; main(*sys.argv[2:])"
+
+
+REPLY, ERROR = b"reply", b"error"
+"""What follows in an answer: a Flower message in its own encoding, or an error as JSON. Nothing is pickled."""
+
+ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (OptionError, ValueError, TypeError, RuntimeError, OSError)
+}
+"""Errors that arrive with their type; others as ``RuntimeError`` with their type's name."""
 
 
 class ResidentError(RuntimeError):
@@ -49,13 +62,14 @@ def answer(message: Message, context: Context, seconds: float) -> Message:
     app_dir = Path(__file__).resolve().parent.parent
     with _connected(_address(context.node_id, app_dir), app_dir, seconds) as connection:
         try:
-            connection.send((message, context))
-            succeeded, result = connection.recv()
+            connection.send_bytes(message_to_proto(message).SerializeToString())
+            connection.send_bytes(context_to_proto(context).SerializeToString())
+            kind, result = connection.recv_bytes(), connection.recv_bytes()
         except (EOFError, ConnectionError) as error:
             raise ResidentError("This node's process ended before it answered; its log may say why.") from error
-    if not succeeded:
-        raise result
-    return result  # type: ignore[no-any-return]
+    if kind != REPLY:
+        raise _error(**json.loads(result))
+    return message_from_proto(ProtoMessage.FromString(result))
 
 
 def _connected(address: Path, app_dir: Path, seconds: float) -> Connection:
@@ -137,23 +151,29 @@ def serve(
         ready = select.select([listener], [], [], max(0.0, min(1.0, left)))[0]
         if ready:
             with Connection(listener.accept()[0].detach()) as connection, contextlib.suppress(EOFError, OSError):
-                connection.send(_answered(app, *connection.recv()))
+                for part in _answered(app, connection.recv_bytes(), connection.recv_bytes()):
+                    connection.send_bytes(part)
             quiet_since = time.monotonic()
         elif left <= 0 or not alive():
             return
 
 
-def _answered(app: Callable[[Message, Context], Message], message: Message, context: Context) -> tuple[bool, Any]:
+def _answered(app: Callable[[Message, Context], Message], message: bytes, context: bytes) -> tuple[bytes, bytes]:
     try:
-        return True, app(message, context)
+        reply = app(
+            message_from_proto(ProtoMessage.FromString(message)), context_from_proto(ProtoContext.FromString(context))
+        )
+        return REPLY, message_to_proto(reply).SerializeToString()
     except Exception as error:
         # The stack stays behind in this process; its text goes along.
-        error.add_note(traceback.format_exc())
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            return False, RuntimeError(f"{type(error).__name__}: {error}")
-        return False, error
+        told = {"kind": type(error).__name__, "text": str(error), "stack": traceback.format_exc()}
+        return ERROR, json.dumps(told).encode()
+
+
+def _error(kind: str, text: str, stack: str) -> Exception:
+    error = ERRORS[kind](text) if kind in ERRORS else RuntimeError(f"{kind}: {text}")
+    error.add_note(stack)
+    return error
 
 
 def _exists(process: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ def fuzzed(examples: int) -> settings:
 
 def honest_columns(seed: int = 0) -> dict[str, np.ndarray]:
     """What the users who were asked might send."""
+    return dict(_honest_columns(seed))
+
+
+@cache
+def _honest_columns(seed: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     counts = generator.integers(0, NUM_ITEMS + 1, len(ASKED))
     items = [np.sort(generator.choice(NUM_ITEMS, count, replace=False)) for count in counts]
