@@ -2,13 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := attacks client data experiments models protocol server strategies
 STAMP := $(VENV)/.installed
 
 # Flower installs an app's dependencies into a new environment at every run unless it is told not to; and it
 # reports usage unless it is told not to.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export FLWR_TELEMETRY_ENABLED := 0
+
+# The same for whoever calls this environment's flwr by hand: Python reads .pth files when it starts.
+define NO_RUNTIME_INSTALLATION
+import pathlib, sysconfig
+line = 'import os; os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")'
+pathlib.Path(sysconfig.get_path("purelib"), "robust_fedrec_flower.pth").write_text(line + chr(10))
+endef
+export NO_RUNTIME_INSTALLATION
 
 .PHONY: setup demo test lint types bench data clean
 
@@ -19,6 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c "$$NO_RUNTIME_INSTALLATION"
 	@touch $@
 
 demo: setup

@@ -26,6 +26,9 @@ NODE_UNAVAILABLE = 5
 CLIENT_FAILED = 2
 """Flower's error codes."""
 
+SHARED_FROM = 64 * 1024
+"""Bytes from which a record goes through the object store; a smaller one travels inside its call."""
+
 Packed = dict[str, Any]
 """A record as plain values; arrays as views of their bytes, which Ray puts into shared memory as they are."""
 
@@ -128,7 +131,7 @@ class RayGrid(Grid):
             content: dict[str, Any] = {}
             shared: list[Any] = []
             for name, record in message.content.items():
-                if isinstance(record, ArrayRecord):
+                if isinstance(record, ArrayRecord) and _size(record) >= SHARED_FROM:
                     if id(record) not in stored:
                         stored[id(record)] = ray.put(_pack_record(record))
                     content[name] = len(shared)
@@ -188,6 +191,10 @@ def start_ray(address: str) -> None:
         logging_level=logging.ERROR,
         ignore_reinit_error=True,
     )
+
+
+def _size(record: ArrayRecord) -> int:
+    return sum(len(array.data) for array in record.values())
 
 
 def _pack(content: RecordDict) -> dict[str, Packed]:

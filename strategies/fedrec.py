@@ -82,6 +82,7 @@ class FedRec(Strategy):
         self._asked: dict[int, Tensor] = {}
         self._evaluated: dict[int, Tensor] = {}
         self._bytes_down = 0
+        self._arrays: tuple[ServerModel, ArrayRecord] | None = None
 
     def summary(self) -> None:
         """Nothing to print: the recorder writes what there is to know."""
@@ -162,8 +163,10 @@ class FedRec(Strategy):
         return MetricRecord({name: counts.tolist() for name, counts in totals.items()})
 
     def arrays(self) -> ArrayRecord:
-        """The global model as clients get it."""
-        return model_record(GlobalModel(self.model.items, self.model.shared))
+        """The global model as clients get it; made once for each model."""
+        if self._arrays is None or self._arrays[0] is not self.model:
+            self._arrays = (self.model, model_record(GlobalModel(self.model.items, self.model.shared)))
+        return self._arrays[1]
 
     def _limits(self, users: Tensor) -> Limits:
         num_items, dim = self.model.items.shape

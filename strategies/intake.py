@@ -15,7 +15,7 @@ from torch import Tensor
 
 from protocol.admission import NOT_ASKED, Admitted, Limits, UnreadableError
 from protocol.messages import LONGEST_TEXT, read_train_reply, size_of
-from protocol.updates import Updates, concat
+from protocol.updates import Updates, merge
 
 LONGEST_REASON = 200
 MOST_NUMBERS = 32
@@ -96,10 +96,11 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
     admitted = [parts[node] for node in nodes if len(parts[node].updates)]
     if not admitted:
         return Intake(None, torch.empty(0), rejected, failed, num_bytes, told, not_asked, offenders)
-    updates = concat([part.updates for part in admitted])
-    order = updates.users.argsort()
-    losses = torch.cat([part.losses for part in admitted])[order]
-    return Intake(updates.select(order), losses, rejected, failed, num_bytes, told, not_asked, offenders)
+    users = torch.cat([part.updates.users for part in admitted])
+    losses = torch.cat([part.losses for part in admitted])[users.argsort()]
+    return Intake(
+        merge([part.updates for part in admitted]), losses, rejected, failed, num_bytes, told, not_asked, offenders
+    )
 
 
 def shown(reason: str) -> str:

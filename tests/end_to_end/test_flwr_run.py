@@ -1,0 +1,110 @@
+"""The app as its users start it: ``flwr run`` on a local SuperLink, on Flower's own engine and on Ray actors."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from server.simulation import simulate
+
+PROJECT = Path(__file__).resolve().parents[2]
+OPTIONS = {
+    "num-server-rounds": 3,
+    "eval-every": 3,
+    "clients-per-round": 30,
+    "attack": "cluster",
+    "malicious-fraction": 0.05,
+    "defense": "union+multi-krum",
+    "seed": 1,
+}
+
+
+class Flower:
+    """A local SuperLink of its own, ended by process id."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.home = home
+        self.environment = {
+            **os.environ,
+            "FLWR_HOME": str(home / "flwr"),
+            "FLWR_LOCAL_CONTROL_API_PORT": str(port),
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def run(self, options: dict) -> str:
+        """What ``flwr run`` prints. From a neutral folder, so that no worker sees another copy of the app."""
+        text = " ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
+        command = ["flwr", "run", str(PROJECT), "--stream", "--run-config", text]
+        command += ["--federation-config", "num-supernodes=2 client-resources-num-cpus=1"]
+        done = subprocess.run(command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300)
+        return done.stdout + done.stderr
+
+    def last_status(self) -> str:
+        """The status of the newest run, as Flower tells it."""
+        command = ["flwr", "ls", "--limit", "1", "--format", "json"]
+        done = subprocess.run(command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout)["runs"][0]["status"]
+
+    def stop(self) -> None:
+        mine = f"FLWR_HOME={self.home / 'flwr'}".encode()
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            for path in Path("/proc").glob("[0-9]*/environ"):
+                try:
+                    if mine in path.read_bytes().split(b"\0"):
+                        os.kill(int(path.parent.name), signum)
+                except OSError:
+                    continue
+            time.sleep(2)
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory):
+    if not Path("/proc").is_dir():
+        pytest.skip("the test ends Flower's processes by what /proc says of them")
+    flower = Flower(tmp_path_factory.mktemp("flower"))
+    yield flower
+    flower.stop()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    options = {**OPTIONS, "engine": "local", "num-nodes": 2, "output-dir": str(tmp_path_factory.mktemp("local"))}
+    return results(simulate(options)[0])
+
+
+def results(directory: Path):
+    metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return load_file(directory / "model.safetensors")["items"], [(line["valid"], line["test"]) for line in metrics]
+
+
+@pytest.mark.parametrize("engine", ["ray", "flower"])
+def test_flwr_run_gives_the_same_model_to_the_bit(engine: str, flower, expected, tmp_path) -> None:
+    printed = flower.run({**OPTIONS, "engine": engine, "output-dir": str(tmp_path), "run-name": "run"})
+    assert (tmp_path / "run" / "summary.json").exists(), printed
+    assert str(tmp_path / "run") in printed
+    items, metrics = results(tmp_path / "run")
+    assert torch.equal(items, expected[0])
+    assert metrics == expected[1]
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["options"]["defense"] == "union+multi-krum"
+
+
+def test_a_wrong_option_ends_the_run_with_a_sentence(flower, tmp_path) -> None:
+    printed = flower.run({"attack": "clutser", "output-dir": str(tmp_path)})
+    assert "attack = 'clutser': expected one of none" in printed.replace("\n", " ")
+    assert "Traceback" not in printed
+    assert "failed" in flower.last_status()
+    assert not list(tmp_path.iterdir())
