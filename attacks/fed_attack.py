@@ -41,14 +41,15 @@ class FedAttack(Attack):
 def hardest_pairs(pairs: TrainingPairs) -> tuple[Tensor, Tensor]:
     """For each pair of a user its r-th farthest and its r-th nearest item, r counting the user's pairs: both (N,).
 
-    Nearness is the model's score p_u · e_i; only items that are not among the user's positives are chosen.
+    Nearness is the model's score p_u · e_i; only items that the user did not interact with in training are chosen.
     A user with more pairs than such items takes them again from the first on. Ties go to the lower item id.
     """
     counts = pairs.splits.diff()
     owner = torch.arange(len(counts)).repeat_interleave(counts, output_size=len(pairs.positives))
     scores = pairs.user_vectors.to(pairs.table.device) @ pairs.table.T
     liked = torch.zeros_like(scores, dtype=torch.bool)
-    liked[owner, pairs.positives] = True
+    splits, items = pairs.history or (pairs.splits, pairs.positives)
+    liked[torch.arange(len(counts)).repeat_interleave(splits.diff()), items] = True
     available = (~liked).sum(1).cpu().clamp(min=1)
     rank = (torch.arange(len(owner)) - pairs.splits[owner]) % available[owner]
     most = int(rank.max()) + 1 if len(rank) else 0

@@ -23,7 +23,9 @@ class TrainingPairs:
     """The pairs that honest clients would train on.
 
     ``splits`` (n+1,): user k has the pairs splits[k]:splits[k+1]; ``positives``, ``negatives`` (N,) item
-    ids; ``user_vectors`` (n, d): what item vectors are multiplied with; ``table`` (num_items, d).
+    ids; ``user_vectors`` (n, d): what item vectors are multiplied with; ``table`` (num_items, d). ``history``: all
+    the items that the users interacted with in training, as offsets (n+1,) and items, where that is more than the
+    positives.
     """
 
     splits: Tensor
@@ -31,6 +33,7 @@ class TrainingPairs:
     negatives: Tensor
     user_vectors: Tensor
     table: Tensor
+    history: tuple[Tensor, Tensor] | None = None
 
 
 Alteration = Callable[[TrainingPairs], tuple[Tensor, Tensor]]

@@ -6,7 +6,7 @@ import importlib
 
 from protocol.options import OptionError
 
-LEARNERS = {"mf": "client.factorization:Factorization"}
+LEARNERS = {"mf": "client.factorization:Factorization", "sasrec": "client.sasrec:SequenceLearner"}
 """What a node runs for each model; imported when it is needed, so that a process loads no other."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,10 +15,15 @@ from data.draws import Stream
 from data.interactions import ragged_positions, splits_of
 from data.shard import Shard
 from models.contrastive import ContrastiveDraws
-from models.mf import Pairs
 from protocol.requests import LossOptions
 
+if TYPE_CHECKING:
+    from models.mf import Pairs
+
 Ints = NDArray[np.int64]
+
+EXAMPLES_AT_ONCE = 16_384
+"""Training items whose draws and gradients are in memory together, whatever the cohort."""
 
 
 def sorted_unique(keys: Ints) -> Ints:
@@ -33,7 +39,8 @@ class Cohort:
     """The n users of one request in ascending order, with their training items.
 
     ``users`` (n,) population indexes; ``slots`` (n,) their places in the shard; ``splits`` (n+1,) and
-    ``items`` (N,): user k trains on ``items[splits[k]:splits[k+1]]``, in order of time.
+    ``items`` (N,): user k trains on ``items[splits[k]:splits[k+1]]``, in order of time. ``whole``: the same users
+    with all their training items, where ``items`` are only the newest.
     """
 
     shard: Shard
@@ -41,6 +48,7 @@ class Cohort:
     slots: Ints
     splits: Ints
     items: Ints
+    whole: Cohort | None = None
 
     @cached_property
     def counts(self) -> Ints:
@@ -52,11 +60,27 @@ class Cohort:
         """(N,) position of the user whose item it is."""
         return np.repeat(np.arange(len(self.users)), self.counts)
 
+    @property
+    def valid(self) -> Ints:
+        """(n,) each user's validation item, -1 where it has none."""
+        return self.shard.valid[self.slots].astype(np.int64)
+
+    @property
+    def test(self) -> Ints:
+        """(n,) each user's test item, -1 where it has none."""
+        return self.shard.test[self.slots].astype(np.int64)
+
+    def newest(self, most: int) -> Cohort:
+        """The same users with the newest ``most`` training items of each; what they touched stays the same."""
+        counts = np.minimum(self.counts, most)
+        items = self.items[ragged_positions(self.splits[1:] - counts, counts)]
+        return Cohort(self.shard, self.users, self.slots, splits_of(counts), items, self.whole or self)
+
     @cached_property
     def _untouched(self) -> tuple[Ints, Ints, Ints]:
         """For drawing items that a user never touched: (how many (n,), offsets (n+1,), shifted keys)."""
         width = self.shard.num_items + 1
-        held_out = np.concatenate([self.shard.valid[self.slots], self.shard.test[self.slots]]).astype(np.int64)
+        held_out = np.concatenate([self.valid, self.test])
         owner = np.concatenate([self.owner, np.tile(np.arange(len(self.users)), 2)])
         items = np.concatenate([self.items, held_out])
         keys = sorted_unique(owner[items >= 0] * width + items[items >= 0])
@@ -72,6 +96,8 @@ class Cohort:
         touched items less their ranks gives without rejection. Raises ``ValueError`` where a user touched
         every item.
         """
+        if self.whole is not None:
+            return self.whole.untouched_items(owner, words)
         available, offsets, shifted = self._untouched
         if len(available) and available.min() < 1:
             raise ValueError(f"User {self.users[available.argmin()]} has touched every item: no negative is left.")
@@ -96,11 +122,26 @@ def cohort_of(shard: Shard, users: Ints) -> Cohort:
     return Cohort(shard, users, slots, splits_of(counts), items)
 
 
-def training_pairs(cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int) -> Pairs:
-    """Each training item with one negative, and what dropout leaves of the three vectors of each pair."""
+def in_parts(shard: Shard, users: Ints) -> list[Ints]:
+    """The users in groups that are small enough to train at once; a user's numbers do not depend on its group."""
+    counts = cohort_of(shard, users).counts
+    group = (np.cumsum(counts) - counts) // EXAMPLES_AT_ONCE
+    return np.split(users, np.flatnonzero(np.diff(group)) + 1)
+
+
+def negative_items(cohort: Cohort, loss: LossOptions, seed: int, server_round: int) -> Ints:
+    """(N,) for each training item one that its user never touched."""
     # Round 0 names the draw that is kept for the whole run.
     drawn_in = server_round if loss.negatives == "fresh" else 0
     words = draws.raw(seed, Stream.NEGATIVES, drawn_in, cohort.users.tolist(), cohort.counts.tolist())
+    return cohort.untouched_items(cohort.owner, words)
+
+
+def training_pairs(cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int) -> Pairs:
+    """Each training item with one negative, and what dropout leaves of the three vectors of each pair."""
+    # Here, so that a node that trains another model does not load this one.
+    from models.mf import Pairs
+
     keep = None
     if loss.dropout:
         kept = _keep(cohort, Stream.DROPOUT, loss.dropout, seed, server_round, cohort.counts, 3, dim)
@@ -108,7 +149,7 @@ def training_pairs(cohort: Cohort, loss: LossOptions, seed: int, server_round: i
     return Pairs(
         torch.from_numpy(cohort.splits),
         torch.from_numpy(cohort.items),
-        torch.from_numpy(cohort.untouched_items(cohort.owner, words)),
+        torch.from_numpy(negative_items(cohort, loss, seed, server_round)),
         keep,
         loss.dropout,
     )

@@ -18,6 +18,8 @@ class ClientOptions:
     dataset: str = "synthetic"
     data_dir: str = ""
     model: str = "mf"
+    max_length: int = 200
+    max_batch_tokens: int = 4096
     seed: int = 0
     attack: str = "none"
     defense: str = "none"

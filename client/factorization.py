@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,21 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks.view import Alteration, TrainingPairs
-from client.cohort import Cohort, cohort_of, contrastive_draws, training_pairs
+from client.cohort import Cohort, cohort_of, contrastive_draws, in_parts, training_pairs
 from client.private_vectors import PrivateVectors
-from client.ranking import held_out_ranks, rank_histogram
+from client.ranking import held_out_histograms
 from data.shard import Shard
 from models.mf import cohort_gradient
-from protocol.requests import MOST_RANKS, EvaluateRequest, GlobalModel, TrainReply, TrainRequest
+from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 from protocol.updates import concat, make_updates
 
+if TYPE_CHECKING:
+    from client.config import ClientOptions
+
 Ints = NDArray[np.int64]
-
-PAIRS_AT_ONCE = 16_384
-"""Training pairs whose draws and gradients are in memory together, whatever the cohort."""
-
-EVALUATED_AT_ONCE = 8192
-"""Users whose vectors are brought up to date together; bounds memory, whatever the shard."""
 
 
 class Factorization:
@@ -48,20 +46,26 @@ class Factorization:
         self._seed = seed
         self._device = device
 
+    @classmethod
+    def of_node(
+        cls,
+        shard: Shard,
+        evaluated: np.ndarray,
+        private: Callable[[str, int], PrivateVectors],
+        options: ClientOptions,
+        device: torch.device,
+    ) -> Factorization:
+        """What a node with these options runs."""
+        return cls(shard, evaluated, private, options.seed, device)
+
     def train(
         self, model: GlobalModel, request: TrainRequest, *, alter: Alteration | None = None, keep: bool = True
     ) -> TrainReply:
         """See ``Learner.train``."""
         users = np.sort(request.users.numpy())
         table = model.items.to(self._device)
-        parts = [self._train(table, part, request, alter, keep) for part in self._in_parts(users)]
+        parts = [self._train(table, part, request, alter, keep) for part in in_parts(self._shard, users)]
         return TrainReply(concat([part.updates for part in parts]), torch.cat([part.losses for part in parts]))
-
-    def _in_parts(self, users: Ints) -> list[Ints]:
-        """The users in groups that are small enough to train at once; a user's numbers do not depend on its group."""
-        counts = cohort_of(self._shard, users).counts
-        group = (np.cumsum(counts) - counts) // PAIRS_AT_ONCE
-        return np.split(users, np.flatnonzero(np.diff(group)) + 1)
 
     def _train(
         self, table: Tensor, users: Ints, request: TrainRequest, alter: Alteration | None, keep: bool
@@ -98,27 +102,11 @@ class Factorization:
     def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
         """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""
         table = model.items.to(self._device)
-        users = self._shard.users[self._evaluated]
-        if len(request.users):
-            users = np.intersect1d(users, request.users.numpy())
-        counts = {
-            "valid": torch.zeros(MOST_RANKS + 1, dtype=torch.int64),
-            "test": torch.zeros(MOST_RANKS + 1, dtype=torch.int64),
-        }
-        for start in range(0, len(users), EVALUATED_AT_ONCE):
-            cohort = cohort_of(self._shard, users[start : start + EVALUATED_AT_ONCE])
-            state = self._private(request.run, table.shape[1]).at(
-                cohort.slots, request.server_round + 1, request.loss.learning_rate
-            )
-            vectors = state.vectors.to(self._device)
-            valid = self._shard.valid[cohort.slots].astype(np.int64)
-            test = self._shard.test[cohort.slots].astype(np.int64)
-            counts["valid"] += self._histogram(table, vectors, cohort, valid, np.full(len(valid), -1))
-            counts["test"] += self._histogram(table, vectors, cohort, test, valid)
-        return counts
+        private = self._private(request.run, table.shape[1])
 
-    def _histogram(
-        self, table: Tensor, vectors: Tensor, cohort: Cohort, targets: np.ndarray, also_masked: np.ndarray
-    ) -> Tensor:
-        ranks = held_out_ranks(table, vectors, cohort, targets, also_masked)
-        return rank_histogram(ranks).cpu()
+        def vectors_of(cohort: Cohort) -> tuple[Tensor, Tensor]:
+            state = private.at(cohort.slots, request.server_round + 1, request.loss.learning_rate)
+            vectors = state.vectors.to(self._device)
+            return vectors, vectors
+
+        return held_out_histograms(table, self._shard, self._evaluated, request.users.numpy(), vectors_of)

@@ -49,7 +49,7 @@ class Node:
         self._attack: dict[str, Attack] = {}
         self._dim = 0
         kind = learner_class(config.run.model)
-        self.learner: Learner = kind(self.shard, evaluated, self._vectors, config.run.seed, self.device)
+        self.learner: Learner = kind.of_node(self.shard, evaluated, self._vectors, config.run, self.device)
 
     def hosted(self) -> Hosted:
         """What the node says of itself."""

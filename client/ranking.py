@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.cohort import Cohort, sorted_unique
+from client.cohort import Cohort, cohort_of, sorted_unique
+from data.shard import Shard
 from protocol.requests import MOST_RANKS
 
 BLOCK_SCORES = 1 << 21
 """Scores computed at a time."""
+
+EVALUATED_AT_ONCE = 8192
+"""Users whose vectors are made together; bounds memory, whatever the shard."""
+
+
+def held_out_histograms(
+    table: Tensor,
+    shard: Shard,
+    evaluated: NDArray[np.bool_],
+    asked: NDArray[np.int64],
+    vectors_of: Callable[[Cohort], tuple[Tensor, Tensor]],
+) -> dict[str, Tensor]:
+    """Rank histograms of held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it.
+
+    Counts the users of the shard that are ``evaluated`` (n,) and among ``asked``, which is everybody where it is
+    empty. ``vectors_of`` gives a cohort's user vectors (k, d) twice: for its validation items and for its test items.
+    """
+    users = shard.users[evaluated]
+    if len(asked):
+        users = np.intersect1d(users, asked)
+    counts = {part: torch.zeros(MOST_RANKS + 1, dtype=torch.int64) for part in ("valid", "test")}
+    for start in range(0, len(users), EVALUATED_AT_ONCE):
+        cohort = cohort_of(shard, users[start : start + EVALUATED_AT_ONCE])
+        for_valid, for_test = vectors_of(cohort)
+        valid, test = cohort.valid, cohort.test
+        nothing = np.full(len(valid), -1)
+        counts["valid"] += rank_histogram(held_out_ranks(table, for_valid, cohort, valid, nothing)).cpu()
+        counts["test"] += rank_histogram(held_out_ranks(table, for_test, cohort, test, valid)).cpu()
+    return counts
 
 
 def rank_histogram(ranks: Tensor) -> Tensor:

@@ -61,14 +61,14 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Scalar]] = {
         "weight-decay": 1e-5,
         "learning-rate": 1e-3,
         "norm-bound-threshold": 1.5,
-        "sasrec-max-length": 200,
+        "max-length": 200,
     },
     ("gowalla", "sasrec"): {
         "cluster-clusters": 8,
         "weight-decay": 1e-5,
         "learning-rate": 1e-3,
         "norm-bound-threshold": 2.5,
-        "sasrec-max-length": 100,
+        "max-length": 100,
     },
 }
 """The appendix, by data set and model; what it gives for all of them are the options' defaults."""

@@ -18,5 +18,8 @@ class ModelCard:
     defaults: Mapping[str, float] = field(default_factory=dict)
 
 
-MODELS = {"mf": ModelCard(learning_rate=2e-3, defaults={"norm-bound-threshold": 0.1})}
+MODELS = {
+    "mf": ModelCard(learning_rate=2e-3, defaults={"norm-bound-threshold": 0.1}),
+    "sasrec": ModelCard(learning_rate=1e-3, defaults={"norm-bound-threshold": 1.5}),
+}
 """The models by name."""

@@ -19,7 +19,7 @@ from strategies.rule import Rule, Wrapper
 
 AT_LEAST_ONE = (
     "embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates", "max_examples",
-    "keep_checkpoints",
+    "keep_checkpoints", "max_length", "max_batch_tokens",
 )  # fmt: skip
 
 NOT_NEGATIVE = (
@@ -36,6 +36,8 @@ class ServerOptions:
     data_dir: str = ""
     model: str = "mf"
     embedding_dim: int = 64
+    max_length: int = 200
+    max_batch_tokens: int = 4096
     num_server_rounds: int = 1000
     clients_per_round: int = 50
     learning_rate: float = 0.0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data import draws
 from data.draws import Stream
+from models.sasrec import Shape, initial_shared
 from protocol.requests import MOST_RANKS, GlobalModel
 from server.config import ServerOptions
 from server.metrics import ranking_metrics
@@ -46,11 +47,21 @@ def _factorization(options: ServerOptions, num_items: int) -> GlobalModel:
     return GlobalModel(_item_table(options, num_items), torch.empty(0))
 
 
+def _sequences(options: ServerOptions, num_items: int) -> GlobalModel:
+    # A sequence of its own, so that the encoder's first weights do not depend on the number of items.
+    generator = draws.generator(options.seed, Stream.INITIAL_MODEL, user=1)
+    shape = Shape(options.embedding_dim, options.max_length)
+    return GlobalModel(_item_table(options, num_items), initial_shared(shape, generator))
+
+
 def _ranking(counts: Mapping[str, Any]) -> Metrics:
     return {part: ranking_metrics(counts[part]) for part in ("valid", "test")}
 
 
 RANK_COUNTS = {"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1}
 
-TASKS = {"mf": Task(_factorization, RANK_COUNTS, _ranking, "hr@5")}
+TASKS = {
+    "mf": Task(_factorization, RANK_COUNTS, _ranking, "hr@5"),
+    "sasrec": Task(_sequences, RANK_COUNTS, _ranking, "hr@5"),
+}
 """The task of each model."""
