@@ -42,6 +42,10 @@ MAY_CHANGE = frozenset(
 State = Mapping[str, Any]
 
 
+FOLLOWS = frozenset({"contrastive-weight"})
+"""Options that may follow from another one, which then is the one to name."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the text says why."""
 
@@ -178,7 +182,7 @@ def _model(start: ServerModel, state: State, tensors: Mapping[str, Tensor]) -> S
 
 def refuse_another_run(started: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise ``OptionError`` for the first option that makes this another run than the one that is resumed."""
-    for name in sorted(set(started) & set(now) - MAY_CHANGE):
+    for name in sorted(set(started) & set(now) - MAY_CHANGE, key=lambda name: (name in FOLLOWS, name)):
         if started[name] != now[name]:
             raise OptionError(
                 f"{name} = {now[name]!r}: the run that is resumed was started with {started[name]!r}. Give the same "

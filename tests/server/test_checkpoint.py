@@ -1,0 +1,336 @@
+"""A checkpoint is whole or refused, and a run that goes on from one ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protocol.options import OptionError
+from server.checkpoint import Checkpoint, CheckpointError, Checkpoints, as_bytes, name_of, read
+from server.simulation import PROJECT, simulate
+from server.storage import StorageError
+from strategies.server_model import ServerModel
+
+OPTIONS: dict[str, Any] = {
+    "engine": "local",
+    "num-nodes": 2,
+    "num-server-rounds": 14,
+    "eval-every": 4,
+    "checkpoint-every": 5,
+    "clients-per-round": 30,
+    "embedding-dim": 8,
+    "attack": "cluster",
+    "malicious-fraction": 0.1,
+    "defense": "union+norm-bound",
+}
+CLOCK = {"seconds", "evaluation_seconds", "rounds_per_second", "run", "timings"}
+
+CHILD = """
+import json, os, signal, sys
+options, kill_at, hook = json.loads(sys.argv[1])
+from server import training
+real = getattr(training.Training, hook)
+def dying(self, server_round, *rest):
+    if server_round == kill_at and hook != "_evaluate":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(self, server_round, *rest)
+    if server_round == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(training.Training, hook, dying)
+from server.simulation import simulate
+simulate(options)
+"""
+
+
+def without_clock(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_clock(inner) for key, inner in value.items() if key not in CLOCK}
+    return [without_clock(inner) for inner in value] if isinstance(value, list) else value
+
+
+def results(directory: Path) -> dict[str, Any]:
+    """All that a run leaves, without what depends on the clock."""
+    found: dict[str, Any] = {"model": (directory / "model.safetensors").read_bytes()}
+    for name in ("rounds.jsonl", "metrics.jsonl"):
+        found[name] = [without_clock(json.loads(line)) for line in (directory / name).read_text().splitlines()]
+    found["summary"] = without_clock(json.loads((directory / "summary.json").read_text()))
+    return found
+
+
+def nodes_state(directory: Path) -> dict[str, bytes]:
+    """The users' private vectors of every node."""
+    files = sorted((directory / "nodes").glob("*/*/*.float32")) + sorted((directory / "nodes").glob("*/*/*.int64"))
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
+
+
+def in_a_process(code: str, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate({**OPTIONS, "output-dir": str(tmp_path_factory.mktemp("whole"))})[0]
+
+
+@pytest.mark.parametrize(
+    ("hook", "kill_at"),
+    [("_round", 3), ("_round", 7), ("_evaluate", 12), ("_checkpoint", 10)],
+    ids=["before the first checkpoint", "between two", "after an evaluation", "while one is due"],
+)
+def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_happened(
+    tmp_path: Path, uninterrupted: Path, hook: str, kill_at: int
+) -> None:
+    options = {**OPTIONS, "output-dir": str(tmp_path)}
+    child = in_a_process(CHILD, json.dumps([options, kill_at, hook]))
+    child.communicate(timeout=300)
+    assert child.returncode == -signal.SIGKILL
+    directory, summary = simulate({**options, "resume": "latest"})
+    assert summary["status"] == "completed"
+    assert results(directory) == results(uninterrupted)
+    assert nodes_state(directory) == nodes_state(uninterrupted)
+
+
+def test_a_run_killed_twice_and_while_it_resumes_ends_the_same(tmp_path: Path, uninterrupted: Path) -> None:
+    options = {**OPTIONS, "output-dir": str(tmp_path)}
+    for resume, kill_at in [("", 9), ("latest", 7), ("latest", 13)]:
+        child = in_a_process(CHILD, json.dumps([{**options, "resume": resume}, kill_at, "_round"]))
+        child.communicate(timeout=300)
+        assert child.returncode == -signal.SIGKILL
+    directory, _ = simulate({**options, "resume": "latest"})
+    assert results(directory) == results(uninterrupted)
+    assert nodes_state(directory) == nodes_state(uninterrupted)
+    assert json.loads((directory / "checkpoints" / "resumes.json").read_text()) == {"resumed_at": [5, 5, 10]}
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A run with checkpoints after the rounds 5 and 10, and the options to go on to round 14."""
+    options = {**OPTIONS, "output-dir": str(tmp_path), "run-name": "stopped"}
+    directory, _ = simulate({**options, "num-server-rounds": 10})
+    (directory / "checkpoints" / name_of(0)).unlink()
+    return directory, {**options, "resume": str(directory)}
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def another_model(path: Path) -> None:
+    """The same file with another table, as somebody might write it who does not know of the checksum."""
+    tensors = load_file(path)
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({**tensors, "items": tensors["items"] + 1}, path, metadata)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, one_bit, another_model, emptied])
+def test_a_damaged_checkpoint_is_refused_with_its_reason_and_the_one_before_is_used(
+    stopped: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    directory, options = stopped
+    damage(directory / "checkpoints" / name_of(10))
+    _, summary = simulate({**options, "num-server-rounds": 6})
+    assert summary["status"] == "completed"
+    assert summary["rounds"] == 6
+    assert "is refused: it" in caplog.text
+    assert "Resumed after round 5" in caplog.text
+
+
+def test_where_every_checkpoint_is_damaged_the_reasons_are_told(stopped: tuple[Path, dict[str, Any]]) -> None:
+    directory, options = stopped
+    cut_short(directory / "checkpoints" / name_of(5))
+    one_bit(directory / "checkpoints" / name_of(10))
+    with pytest.raises(OptionError, match=r"nothing to resume from.*checksum is wrong.*cannot be read"):
+        simulate(options)
+
+
+def test_results_that_were_cut_off_make_their_checkpoint_useless(
+    stopped: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, options = stopped
+    lines = (directory / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (directory / "metrics.jsonl").write_text("".join(lines[:1]))
+    simulate({**options, "num-server-rounds": 6})
+    assert "metrics.jsonl is shorter" in caplog.text
+    assert "Resumed after round 5" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("embedding-dim", 16), ("seed", 1), ("attack", "none"), ("defense", "none"), ("dataset", "scale"),
+     ("learning-rate", 0.5), ("malicious-fraction", 0.2), ("cluster-clusters", 3), ("num-nodes", 3)],
+)  # fmt: skip
+def test_options_that_make_it_another_run_are_refused_by_name(uninterrupted: Path, key: str, value: Any) -> None:
+    before = results(uninterrupted)
+    with pytest.raises(OptionError, match=f"^{key} = "):
+        simulate({**OPTIONS, "resume": str(uninterrupted), key: value})
+    assert results(uninterrupted) == before
+
+
+def test_a_run_can_be_made_longer_and_one_checkpoint_can_be_named(tmp_path: Path, uninterrupted: Path) -> None:
+    options = {**OPTIONS, "output-dir": str(tmp_path)}
+    directory, _ = simulate({**options, "num-server-rounds": 8})
+    named = directory / "checkpoints" / name_of(5)
+    _, summary = simulate({**options, "resume": str(named)})
+    assert summary["rounds"] == 14
+    assert results(directory) == results(uninterrupted)
+
+
+def test_a_finished_run_that_is_resumed_is_finished(tmp_path: Path) -> None:
+    options = {**OPTIONS, "output-dir": str(tmp_path), "num-server-rounds": 6}
+    directory, _ = simulate(options)
+    before = results(directory)
+    _, summary = simulate({**options, "resume": "latest"})
+    assert summary["status"] == "completed"
+    assert results(directory) == before
+
+
+@pytest.mark.parametrize("resume", ["latest", "/no/such/run"])
+def test_nothing_to_resume_is_said_so(tmp_path: Path, resume: str) -> None:
+    with pytest.raises(OptionError, match="resume = "):
+        simulate({**OPTIONS, "output-dir": str(tmp_path), "resume": resume})
+
+
+def model(seed: int = 0) -> ServerModel:
+    generator = torch.Generator().manual_seed(seed)
+    return ServerModel.start(torch.randn(5, 3, generator=generator), torch.randn(2, generator=generator), 0.1, 0.0)
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 2)
+    for server_round in (0, 10, 20, 100, 1000):
+        checkpoints.write(Checkpoint(server_round, model(server_round), {}))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [name_of(100), name_of(1000)]
+    assert checkpoints.oldest() == 100
+    found = checkpoints.newest_usable(model(), lambda state: None)
+    assert found.server_round == 1000
+    assert torch.equal(found.model.items, model(1000).items)
+
+
+def test_any_bit_of_a_checkpoint_counts(tmp_path: Path) -> None:
+    whole = as_bytes(Checkpoint(3, model(), {"a": 1}))
+    path = tmp_path / name_of(3)
+    path.write_bytes(whole)
+    state, tensors = read(path)
+    assert (state["round"], state["a"]) == (3, 1)
+    assert torch.equal(tensors["items"], model().items)
+    for place in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 4
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError):
+            read(path)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.write(Checkpoint(1, model(), {}))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.write(Checkpoint(2, model(), {}))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [name_of(1)]
+
+
+FULL = """
+import json, resource, signal, sys
+from server.simulation import simulate
+from server.storage import StorageError
+# A limit on the size of files acts like a disk that is full.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    simulate(json.loads(sys.argv[1]))
+except StorageError as error:
+    print("STORAGE:", error)
+    sys.exit(3)
+"""
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_it_can_go_on(tmp_path: Path, uninterrupted: Path) -> None:
+    options = {**OPTIONS, "output-dir": str(tmp_path)}
+    simulate({**options, "num-server-rounds": 5})
+    [directory] = tmp_path.iterdir()
+    # Enough for what nodes write and for lines, too little for the next checkpoint.
+    limit = (directory / "checkpoints" / name_of(5)).stat().st_size // 2
+    child = in_a_process(FULL, json.dumps({**options, "resume": "latest"}), str(limit))
+    output = child.communicate(timeout=300)[0].decode()
+    assert child.returncode == 3, output
+    assert f"STORAGE: Results cannot be written to {directory}" in output
+    simulate({**options, "resume": "latest"})
+    # The shorter run was evaluated after its last round too.
+    assert results(directory)["model"] == results(uninterrupted)["model"]
+    assert nodes_state(directory) == nodes_state(uninterrupted)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((OptionError, StorageError), match="output-dir"):
+        simulate({**OPTIONS, "output-dir": str(tmp_path / "file" / "runs")})
+
+
+def test_ctrl_c_ends_the_round_and_the_run_can_go_on(tmp_path: Path, uninterrupted: Path) -> None:
+    options = {**OPTIONS, "output-dir": str(tmp_path), "run-name": "run", "checkpoint-every": 1000}
+    long = {**options, "num-server-rounds": 100_000, "eval-every": 100_000}
+    child = in_a_process(
+        "import json, sys; from server.simulation import simulate; simulate(json.loads(sys.argv[1]))", json.dumps(long)
+    )
+    begun = tmp_path / "run" / "nodes"
+    while not list(begun.glob("*/*/undo/*.log")) and child.poll() is None:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    output = child.communicate(timeout=120)[0].decode()
+    assert "Stopped after round" in output
+    assert child.returncode != 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert (tmp_path / "run" / "checkpoints" / name_of(summary["rounds"])).exists()
+    if summary["rounds"] < OPTIONS["num-server-rounds"]:
+        _, summary = simulate({**options, "resume": "latest"})
+        assert summary["rounds"] == OPTIONS["num-server-rounds"]
+        assert results(tmp_path / "run")["model"] == results(uninterrupted)["model"]
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path: Path) -> None:
+    from server.run_directory import held
+
+    options = {**OPTIONS, "output-dir": str(tmp_path), "num-server-rounds": 5}
+    directory, _ = simulate(options)
+    with held(directory), pytest.raises(OptionError, match="another process"):
+        simulate({**options, "resume": "latest"})
