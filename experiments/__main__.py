@@ -28,7 +28,6 @@ GRID_COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit status."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         asked = parser().parse_args(arguments)
         return int(asked.run(asked))
@@ -105,7 +104,9 @@ def _replay(asked: argparse.Namespace) -> int:
         table.add_column(column, justify="left" if column in ("defense", "rule") else "right", no_wrap=True)
     for row in rows_of([replay(asked.directory, defense, dict(asked.extra)) for defense in asked.defense]):
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
     return 0
 
 
@@ -121,4 +122,5 @@ def _as_interrupt(number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _as_interrupt)
     sys.exit(main())

@@ -127,7 +127,8 @@ def _draw_densities(axes: Any, run: Path, rounds: int) -> None:
         axes.fill_between(grid, density, color=colour, alpha=0.15)
     axes.set_xlabel("uniformity, less its round's median")
     axes.set_ylabel("density")
-    axes.legend()
+    if axes.lines:
+        axes.legend()
 
 
 def _groups(marked: Marked) -> tuple[tuple[str, Bools, str, str], ...]:

@@ -1,0 +1,107 @@
+"""The commands as a person types them: the demo, a grid that is interrupted and goes on, the files they leave."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.__main__ import main
+from experiments.completion import Completion
+from experiments.grids import GRIDS, Plan
+from experiments.results import draw, sheet_of, write
+
+PROJECT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+TINY = ["--dataset", "synthetic", "--rounds", "4", "--jobs", "2", "--set", "clients-per-round=10"]
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "experiments", *arguments]
+
+
+def _run(*arguments: str, expected: int = 0) -> str:
+    done = subprocess.run(
+        _command(*arguments), cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout
+
+
+def _workers(marker: str) -> list[int]:
+    """Processes whose working grid is ``marker``: they have its folder's files open or among their arguments."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            opened = [os.readlink(link) for link in (process / "fd").iterdir()]
+            if any(marker in target for target in opened):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_demo_shows_three_runs_and_where_they_are(tmp_path):
+    text = _run("demo", "--rounds", "12", "--output", str(tmp_path))
+    [folder] = tmp_path.iterdir()
+    assert str(folder) in text
+    summaries = [json.loads(path.read_text()) for path in folder.glob("*/summary.json")]
+    assert len(summaries) == 3
+    for summary in summaries:
+        assert summary["status"] == "completed"
+        assert f"{summary['test_last_five']['hr@5']:.4f}" in text
+    assert "mean of the last 5 evaluations" in " ".join(text.split())
+
+
+def test_an_interrupted_grid_goes_on_where_it_was(tmp_path):
+    arguments = ["table3", *TINY, "--runs", str(tmp_path)]
+    grid = subprocess.Popen(
+        _command(*arguments), cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("*/summary.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    grid.send_signal(signal.SIGINT)
+    _, errors = grid.communicate(timeout=60)
+    assert grid.returncode == 130
+    assert errors.strip().splitlines() == ["Interrupted: every process is ended; what was completed is kept."]
+    assert _workers(str(tmp_path)) == []
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
+    assert 1 <= len(kept) < 4
+    text = _run(*arguments)
+    assert len(list(tmp_path.glob("*/summary.json"))) == 4
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    for ending in ("md", "csv", "tex"):
+        assert (tmp_path / "results" / f"table3.{ending}").exists()
+    assert "| MultiKrum+UNION | ClusterAttack+CL | HR@5 | 0." in text
+    assert "4 of 4 runs" in text
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure3", "figure4", "recovery", "worst-case", "ratios"])
+def test_tables_and_figures_are_written_of_what_there_is(name, attacked_run, tmp_path):
+    """Cells copied from one run: what is tested is that every grid comes to its files, not the numbers."""
+    grid = GRIDS[name](Plan(dataset="synthetic", rounds=6))
+    summary = json.loads((attacked_run / "summary.json").read_text())
+    for cell in grid.cells:
+        shutil.copytree(attacked_run, tmp_path / cell.name)
+    completion = Completion(dict.fromkeys(grid.cells, summary), {})
+    paths = write(sheet_of(grid, completion, tmp_path), tmp_path, name) + draw(grid, completion, tmp_path, tmp_path)
+    assert all(path.stat().st_size > 0 for path in paths)
+    figures = {path.suffix for path in paths} & {".png", ".svg"}
+    assert figures == (set() if name in ("worst-case", "ratios") else {".png", ".svg"})
+
+
+def test_a_wrong_option_is_answered_with_a_sentence(tmp_path, capsys):
+    assert main(["table1", "--seeds", "0", "--runs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.strip() == "--seeds 0: expected at least 1."
+
+
+def test_a_dry_run_lists_the_runs_and_leaves_no_trace(tmp_path, capsys):
+    assert main(["table3", *TINY, "--runs", str(tmp_path), "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("to run, about") == 4
+    assert list(tmp_path.iterdir()) == []
