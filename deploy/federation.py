@@ -91,12 +91,11 @@ def as_toml(values: Mapping[str, TomlScalar]) -> str:
     return " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
 
 
-def write_connection(place: Place) -> None:
-    """Let ``flwr`` find the SuperLink under the name ``CONNECTION``."""
-    home = place.folder / "flwr"
+def write_connection(home: Path, address: str, certificate: Path) -> None:
+    """Let ``flwr`` with this Flower home find a SuperLink's Control API under the name ``CONNECTION``."""
     home.mkdir(parents=True, exist_ok=True)
-    lines = ["[superlink]", f'default = "{CONNECTION}"', f"[superlink.{CONNECTION}]", f'address = "{place.control}"']
-    lines.append(f"root-certificates = {json.dumps(str(place.certificate.absolute()))}")
+    lines = ["[superlink]", f'default = "{CONNECTION}"', f"[superlink.{CONNECTION}]", f'address = "{address}"']
+    lines.append(f"root-certificates = {json.dumps(str(certificate.absolute()))}")
     (home / "config.toml").write_text("\n".join(lines) + "\n")
 
 
@@ -113,7 +112,7 @@ class Federation:
 
         Raises ``RuntimeError`` with its last words where it ends instead.
         """
-        write_connection(self.place)
+        write_connection(self.place.folder / "flwr", self.place.control, self.place.certificate)
         process = self.processes.start("superlink", superlink_command(self.place), self.environment)
         for address in (self.place.fleet, self.place.control):
             host, _, port = address.rpartition(":")

@@ -1,0 +1,27 @@
+"""Run a command of Flower's with a connection of its own: ``python -m deploy.connect ADDRESS CA -- flwr run …``.
+
+Writes the connection ``federation`` into ``$FLWR_HOME/config.toml`` and becomes the command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from deploy.federation import write_connection
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """``python -m deploy.connect``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) < 4 or given[2] != "--":
+        sys.exit("Usage: python -m deploy.connect HOST:PORT CA_CERTIFICATE -- COMMAND …")
+    address, certificate, command = given[0], Path(given[1]), given[3:]
+    home = Path(os.environ.get("FLWR_HOME") or "~/.flwr").expanduser()
+    write_connection(home, address, certificate)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""Containers without a container engine: their files fit each other, and every command runs as a process here."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.certificates import make_certificates
+from deploy.node import NoSlotError, take_slot
+from deploy.processes import Processes, free_ports, wait_until
+
+PROJECT = Path(__file__).resolve().parents[2]
+COMPOSE = PROJECT / "docker-compose.yml"
+DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
+PATIENCE = 120.0
+
+Service = dict[str, Any]
+
+
+def services(variables: dict[str, str] | None = None) -> dict[str, Service]:
+    """The services with their variables put in, as Compose does it."""
+
+    def value(match: re.Match[str]) -> str:
+        return (variables or {}).get(match[1]) or match[2]
+
+    text = re.sub(r"\$\{(\w+):-([^}]*)\}", value, COMPOSE.read_text())
+    found: dict[str, Service] = yaml.safe_load(text)["services"]
+    return found
+
+
+def compose_client() -> list[str] | None:
+    """The client, where there is one: it reads files without an engine."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, "version"], capture_output=True, check=False)
+            if done.returncode == 0:
+                return command
+    return None
+
+
+@pytest.mark.skipif(compose_client() is None, reason="there is no docker compose here, neither plugin nor command")
+def test_compose_accepts_the_file() -> None:
+    client = compose_client()
+    assert client is not None
+    done = subprocess.run(
+        [*client, "-f", str(COMPOSE), "--profile", "gpu", "--profile", "submit", "config"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    read = yaml.safe_load(done.stdout)["services"]
+    assert set(read) == set(services())
+    for name, service in services().items():
+        assert [str(part).replace("$$", "$") for part in read[name]["command"]] == service["command"]
+
+
+def test_every_service_gives_away_little() -> None:
+    for name, service in services().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert not service["user"].startswith(("0", "root")), name
+        assert "privileged" not in service, name
+        if service.get("restart"):
+            limits = service["deploy"]["resources"]["limits"]
+            assert set(limits) == {"cpus", "memory"}, name
+            assert service["healthcheck"]["test"][0] == "CMD", name
+
+
+def test_the_control_api_is_reached_from_its_own_container_alone() -> None:
+    found = services()
+    superlink = found["superlink"]
+    assert "--control-api-address=127.0.0.1:9093" in superlink["command"]
+    assert "--enable-supernode-auth" in superlink["command"]
+    assert not any("9093" in port for port in superlink["ports"])
+    for name in ("register", "submit"):
+        assert found[name]["network_mode"] == "service:superlink"
+    nodes = set(found["benign"]["networks"]) | set(found["attacker"]["networks"])
+    assert nodes == {"fleet"}
+    assert not any("--insecure" in part for service in found.values() for part in service["command"])
+
+
+def test_secrets_volumes_and_networks_exist() -> None:
+    whole = yaml.safe_load(COMPOSE.read_text())
+    for name, service in services().items():
+        used = {part for text in service["command"] for part in re.findall(r"/run/secrets/([\w.-]+)", text)}
+        assert used == set(service.get("secrets", [])), name
+        assert set(service.get("secrets", [])) <= set(whole["secrets"]), name
+        assert set(service.get("networks", [])) <= set(whole["networks"]), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source.startswith((".", "/")) or source in whole["volumes"], f"{name}: {volume}"
+
+
+def test_the_files_of_the_secrets_are_what_the_certificates_script_makes(tmp_path: Path) -> None:
+    make_certificates(tmp_path, nodes=["benign-0"])
+    for secret in yaml.safe_load(COMPOSE.read_text())["secrets"].values():
+        path = Path(secret["file"])
+        assert path.parent == Path("deploy/keys")
+        assert (tmp_path / path.name).is_file()
+
+
+def copied() -> list[str]:
+    """What the Dockerfile copies out of the project."""
+    lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_every_path_that_the_dockerfile_copies_exists_and_reaches_the_builder() -> None:
+    allowed = [line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for source in copied():
+        path = PROJECT / source
+        assert path.exists(), source
+        names = [source] if path.is_file() else [f"{source}/{file.name}" for file in path.glob("*.py")]
+        assert names, source
+        for name in names:
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in allowed), f"{name} is ignored"
+
+
+def test_the_image_holds_every_package_of_the_app() -> None:
+    app = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    packages = {pattern.partition("/")[0] for pattern in app["fab-include"]}
+    assert packages <= set(copied())
+
+
+def test_no_key_reaches_the_builder() -> None:
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    assert not any("keys" in line for line in lines if line.startswith("!"))
+
+
+def test_the_image_is_pinned() -> None:
+    lines = (PROJECT / "deploy" / "requirements.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line and not line.startswith("#"))
+    pinned = {line.partition("==")[0]: line.partition("==")[2] for line in lines if "==" in line}
+    for line in (PROJECT / "constraints.txt").read_text().splitlines():
+        name, separator, version = line.partition("==")
+        if separator and name in pinned:
+            assert pinned[name] == version, f"{name} is another version in constraints.txt"
+    assert pinned["flwr"].startswith("1.34.")
+
+
+@pytest.mark.skipif("ROBUST_FEDREC_SLOW" not in os.environ, reason="minutes: set ROBUST_FEDREC_SLOW to run it")
+def test_the_images_requirements_install_into_a_clean_environment(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    torch = re.search(r"^ARG TORCH=(.+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert torch is not None
+    command = [python, "-m", "pip", "install", "--quiet", "-r", PROJECT / "deploy" / "requirements.txt", torch[1]]
+    subprocess.run(command, check=True)
+    program = "import client.answers, client.factorization, server.app, deploy.node, deploy.health, strategies"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run([python, "-c", program], cwd=tmp_path, env=environment, check=True)
+
+
+def test_replicas_take_different_slots_and_give_them_back(tmp_path: Path) -> None:
+    held = [take_slot(tmp_path, "benign", 2) for _ in range(2)]
+    assert [index for index, _ in held] == [0, 1]
+    with pytest.raises(NoSlotError, match="All 2 benign nodes run already"):
+        take_slot(tmp_path, "benign", 2)
+    assert take_slot(tmp_path, "attacker", 1)[0] == 0
+    os.close(held[0][1])
+    assert take_slot(tmp_path, "benign", 2)[0] == 0
+
+
+def test_a_slot_outlives_the_program_that_took_it(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from deploy.node import take_slot; "
+        "take_slot(Path(sys.argv[1]), 'benign', 1); os.execvp('sleep', ['sleep', '60'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=PROJECT)
+    try:
+
+        def taken() -> bool:
+            try:
+                os.close(take_slot(tmp_path, "benign", 1)[1])
+            except NoSlotError:
+                return True
+            return False
+
+        wait_until(taken, 60, "The slot is taken")
+    finally:
+        process.kill()
+        process.wait()
+    assert take_slot(tmp_path, "benign", 1)[0] == 0
+
+
+class Containers:
+    """The services as processes: the same arguments and environment, but for where folders and ports are here."""
+
+    def __init__(self, folder: Path, processes: Processes, variables: dict[str, str]) -> None:
+        self.folder = folder
+        self.processes = processes
+        self.services = services(variables)
+        self._ports = dict(zip(("9091", "9092", "9093"), free_ports(3), strict=True))
+        self._health = dict(zip(self.services, free_ports(len(self.services)), strict=True))
+        make_certificates(folder / "keys", nodes=["benign-0", "attacker-0"])
+
+    def here(self, text: str, name: str) -> str:
+        """A container's path or address as it is on this machine."""
+        for port, free in self._ports.items():
+            text = re.sub(rf"(superlink|0\.0\.0\.0|127\.0\.0\.1):{port}\b", f"127.0.0.1:{free}", text)
+        text = text.replace("127.0.0.1:9090", f"127.0.0.1:{self._health[name]}")
+        places = {
+            "/run/secrets": self.folder / "keys",
+            "/keys": self.folder / "keys" / "nodes",
+            "/state": self.folder / "state" / name,
+            "/data": self.folder / "data",
+            "/runs": self.folder / "runs",
+            "/tmp/flwr": self.folder / "flwr" / name,
+            "/app": PROJECT,
+        }
+        return re.sub("(?<![\\w.])(" + "|".join(places) + ')(?=[/"]|$)', lambda match: str(places[match[1]]), text)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The image's, as the Dockerfile sets it, and this interpreter's programs first on the path."""
+        block = re.search(r"^ENV (PATH=(?:.*\\\n)*.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+        assert block is not None
+        values = dict(part.split("=", 1) for part in block[1].replace("\\\n", " ").split())
+        values["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        values["HOME"] = str(self.folder)
+        found = {key: self.here(value, name) for key, value in values.items() if key != "PATH"}
+        return {**found, "PATH": values["PATH"], "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
+
+    def command(self, name: str) -> list[str]:
+        return [self.here(part, name) for part in self.services[name]["command"]]
+
+    def start(self, name: str) -> None:
+        """As Compose does: when what it depends on is healthy; waits until it is healthy itself."""
+        for folder in (self.folder / "state" / name, self.folder / "data", self.folder / "runs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        process = self.processes.start(name, self.command(name), self.environment(name), self.folder)
+
+        def healthy() -> bool:
+            assert process.poll() is None, self.processes.log(name)
+            return self.healthy(name)
+
+        wait_until(healthy, PATIENCE, f"{name} is healthy", pause=1.0)
+
+    def healthy(self, name: str) -> bool:
+        check = [self.here(part, name) for part in self.services[name]["healthcheck"]["test"][1:]]
+        done = subprocess.run(check, env=self.environment(name), cwd=self.folder, capture_output=True, check=False)
+        return done.returncode == 0
+
+    def run(self, name: str) -> subprocess.CompletedProcess[str]:
+        """A service that ends by itself."""
+        return subprocess.run(
+            self.command(name),
+            env=self.environment(name),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    folder = tmp_path_factory.mktemp("containers")
+    run = (
+        'run-name="run" dataset="synthetic" num-server-rounds=1 eval-every=1 attack="cluster" '
+        'malicious-fraction=0.05 defense="norm-bound"'
+    )
+    with Processes(folder / "logs") as processes:
+        containers = Containers(folder, processes, {"PARTITIONS": "1", "RUN_CONFIG": run})
+        containers.start("superlink")
+        containers.start("superexec")
+        registered = containers.run("register")
+        assert registered.returncode == 0, registered.stderr
+        for name in ("benign", "attacker"):
+            containers.start(name)
+        yield containers
+
+
+def test_a_run_goes_through_the_services_as_they_are_written(containers: Containers) -> None:
+    submitted = containers.run("submit")
+    path = containers.folder / "runs" / "run" / "summary.json"
+    assert path.exists(), submitted.stdout + submitted.stderr
+    assert json.loads(path.read_text())["status"] == "completed"
+    assert "This is benign node 0 of 1." in containers.processes.log("benign")
+
+
+def test_a_service_that_has_ended_is_not_healthy(containers: Containers) -> None:
+    assert containers.healthy("attacker")
+    containers.processes.stop("attacker")
+    assert not containers.healthy("attacker")
+
+
+def test_registering_again_changes_nothing(containers: Containers) -> None:
+    again = containers.run("register")
+    assert again.returncode == 0, again.stderr
+    assert "2 nodes may connect" in again.stdout
+
+
+def test_every_option_is_one_that_the_programs_have() -> None:
+    """Also those of services that are not started here."""
+    for name, service in services().items():
+        command = [part for part in service["command"] if part.startswith("--") or not part.startswith("-")]
+        program = command[0] if command[0] != "python" else service["command"][2]
+        run = ["-m", program] if program.startswith("deploy.") else None
+        if program == "deploy.connect":
+            continue
+        executable = [sys.executable, *run] if run else [str(Path(sys.executable).with_name(program))]
+        text = subprocess.run(
+            [*executable, "--help"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"},
+            check=True,
+        ).stdout
+        for option in command[1:]:
+            if option.startswith("--"):
+                assert option.partition("=")[0] in text, f"{name}: {option}"
