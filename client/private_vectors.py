@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import mmap
 import os
 import zlib
 from contextlib import AbstractContextManager, nullcontext
@@ -61,8 +62,8 @@ class PrivateVectors:
         self._newest = 0
         self._unfinished = False
         if directory is None:
-            self._values: NDArray[np.float32] = np.zeros((len(users), 3, dim), np.float32)
-            self._last: Ints = np.zeros(len(users), np.int64)
+            self._values: NDArray[np.float32] = _in_memory((len(users), 3, dim), np.float32)
+            self._last: Ints = _in_memory((len(users),), np.int64)
         else:
             directory.mkdir(parents=True, exist_ok=True)
             _check_layout(directory / "layout.json", users, dim, seed)
@@ -186,6 +187,17 @@ def _mapped(path: Path, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
     if 0 in shape:
         return np.zeros(shape, kind)
     return np.memmap(path, kind, "r+" if path.exists() else "w+", shape=shape)
+
+
+def _in_memory(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+    """Zeros that take memory a page of 4096 bytes at a time, where they are touched."""
+    if 0 in shape:
+        return np.zeros(shape, kind)
+    pages = mmap.mmap(-1, math.prod(shape) * np.dtype(kind).itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # NumPy asks for huge pages: a single user's vector would take two megabytes.
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, kind).reshape(shape)
 
 
 def _check_layout(path: Path, users: Ints, dim: int, seed: int) -> None:

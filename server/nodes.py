@@ -10,6 +10,7 @@ import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from protocol.admission import UnreadableError
 from protocol.fingerprint import code_fingerprint
@@ -42,7 +43,7 @@ class Arrivals:
     answers: dict[int, Hosted] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     agreed: dict[int, Agreement] = field(default_factory=dict)
-    _hosts: dict[int, int] = field(default_factory=dict)
+    _claimed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def num_hosted(self) -> int:
@@ -81,7 +82,7 @@ class Arrivals:
         self._check_sizes(hosted)
         self._check_claims(hosted)
         self.answers[node] = hosted
-        self._hosts.update(dict.fromkeys(hosted.users.tolist(), node))
+        self._claimed = np.concatenate([self._claimed, hosted.users.numpy()])
         return None
 
     def _check_agreed(self, node: int, hosted: Hosted) -> None:
@@ -100,11 +101,13 @@ class Arrivals:
 
     def _check_claims(self, hosted: Hosted) -> None:
         """Who came first keeps a user: a second claim must not disturb the run."""
-        twice = [user for user in hosted.users.tolist() if user in self._hosts]
-        if twice:
+        users = hosted.users.numpy()
+        twice = users[np.isin(users, self._claimed)]
+        if len(twice):
+            host = next(node for node, other in self.answers.items() if bool((other.users == int(twice[0])).any()))
             raise UnreadableError(
-                f"it claims user {twice[0]}, whom node {self._hosts[twice[0]]} hosts already ({len(twice)} users in "
-                "all); give each node a part of its own (partition-id, or data)"
+                f"it claims user {twice[0]}, whom node {host} hosts already ({len(twice)} users in all); give each "
+                "node a part of its own (partition-id, or data)"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,12 +35,12 @@ class Population:
     malicious: NDArray[np.bool_]
     num_items: int
 
-    @property
+    @cached_property
     def malicious_users(self) -> Ints:
         """The malicious users' ids, in ascending order."""
         return self.users[self.malicious]
 
-    @property
+    @cached_property
     def honest_nodes(self) -> NDArray[np.uint64]:
         """The nodes that host at least one benign user: those that are asked for metrics."""
         return np.unique(self.nodes[~self.malicious])

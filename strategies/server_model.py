@@ -57,14 +57,13 @@ class ServerModel:
         """The model one round later, with the L2 term added to the gradient."""
         count = self.round + 1
         decay = gradient.l2 * self._signed_decay
-        items_update = gradient.items + decay * self.items
-        shared_update = gradient.shared + decay * self.shared
+        rate = self.learning_rate
         if self.optimizer == "sgd":
-            items = self.items.add(items_update, alpha=self.learning_rate)
-            shared = self.shared.add(shared_update, alpha=self.learning_rate)
+            items = self.items.add(gradient.items + decay * self.items, alpha=rate)
+            shared = self.shared.add(gradient.shared + decay * self.shared, alpha=rate)
             return replace(self, items=items, shared=shared, round=count)
-        items, items_moments = adam.step(self.items, items_update, self.items_moments, count, self.learning_rate)
-        shared, shared_moments = adam.step(self.shared, shared_update, self.shared_moments, count, self.learning_rate)
+        items, items_moments = adam.step(self.items, gradient.items, self.items_moments, count, rate, decay)
+        shared, shared_moments = adam.step(self.shared, gradient.shared, self.shared_moments, count, rate, decay)
         return replace(
             self,
             items=items,
@@ -97,7 +96,9 @@ class ServerModel:
 
     def is_finite(self) -> bool:
         """Whether every parameter is a finite number."""
-        return bool(torch.isfinite(self.items).all() and torch.isfinite(self.shared).all())
+        # Both ends are NaN where any value is: far cheaper than a truth value for each.
+        ends = [torch.stack(values.aminmax()) for values in (self.items, self.shared) if values.numel()]
+        return all(bool(torch.isfinite(pair).all()) for pair in ends)
 
     @property
     def _signed_decay(self) -> float:
