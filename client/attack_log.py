@@ -30,6 +30,11 @@ class AttackLog:
         lines = self._lines()
         return lines[-1]["state"] if lines else None
 
+    def newest(self) -> int:
+        """The round of the newest state, 0 where there is none."""
+        lines = self._lines()
+        return int(lines[-1]["round"]) if lines else 0
+
     def cut(self, server_round: int) -> None:
         """Forget what came after a round."""
         lines = self._lines()

@@ -47,7 +47,7 @@ class Node:
         self.device = _device(config.node.device)
         self._private: dict[str, PrivateVectors] = {}
         self._attack: dict[str, Attack] = {}
-        self._dim = 0
+        self._attacked: dict[str, int] = {}
         kind = learner_class(config.run.model)
         self.learner: Learner = kind.of_node(self.shard, evaluated, self._vectors, config.run, self.device)
 
@@ -108,6 +108,8 @@ class Node:
                 self._vectors(run, dim).go_back(back_to, len(request.resumed_at))
             self._forget(run, back_to)
         if dim is None:
+            if isinstance(request, TrainRequest) and self._last_attacked(run) >= request.server_round:
+                self._forget(run, request.server_round - 1)
             return
         vectors = self._vectors(run, dim)
         if isinstance(request, TrainRequest) and vectors.enter(request.server_round):
@@ -144,11 +146,20 @@ class Node:
             vectors = self._private.get(request.run)
             with nullcontext() if vectors is None else vectors.writing():
                 log.save(request.server_round, state, request.keep_from)
+            self._attacked[request.run] = request.server_round
+
+    def _last_attacked(self, run: str) -> int:
+        """The round of the attack's newest state on disk, 0 where there is none."""
+        log = self._attack_log(run)
+        if run not in self._attacked and log is not None:
+            self._attacked[run] = log.newest()
+        return self._attacked.get(run, 0)
 
     def _forget(self, run: str, back_to: int) -> None:
         """Drop what this process remembers of a run, and the attack's state of later rounds."""
         self._private.pop(run, None)
         self._attack.pop(run, None)
+        self._attacked.pop(run, None)
         log = self._attack_log(run)
         if log is not None:
             log.cut(back_to)

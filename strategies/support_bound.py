@@ -14,8 +14,8 @@ from protocol.options import require
 from protocol.updates import Updates, ragged_positions, splits_of
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
 
-SLACK = 2
-"""Rows beyond the count by examples: a sequence has one item more than it has positions to predict."""
+SLACK = 1
+"""Examples beyond those reported: a sequence has one item more than it has positions to predict."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class SupportBound(Wrapper):
         if self.options.reference == "cohort":
             typical = float(np.median(updates.row_counts.cpu().numpy()))
             return torch.full_like(updates.row_counts, math.ceil(self.options.cohort_factor * max(typical, 1.0)))
-        allowed = (updates.num_examples * (self.options.rows_per_example or 2.0)).ceil()
-        return allowed.to(torch.int64) + SLACK
+        allowed = (updates.num_examples + SLACK) * (self.options.rows_per_example or 2.0)
+        return allowed.ceil().to(torch.int64)
 
 
 def thin(updates: Updates, limits: Tensor, generator: np.random.Generator) -> Updates:
