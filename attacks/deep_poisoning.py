@@ -38,7 +38,7 @@ class DeepPoisoningOptions:
     Hessian, ``probes`` passes; ``epochs`` (0: as many as honest clients) at ``learning_rate`` η1.
     """
 
-    penalty: float = 0.1
+    penalty: float = 0.01
     quantile: float = 1.0
     proximity: float = 0.0
     clean_weight: float = 1.0
