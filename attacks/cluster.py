@@ -75,9 +75,11 @@ class ClusterAttack(Attack):
         self._loss = 0.0
 
     def poison(self, view: AttackerView) -> Updates:
-        """Spec §2, steps 1 to 4, and the bounded gradient for each selected user."""
-        table = view.model.items
-        bounds = honest_norms(view.sample_honest(), table, view.request.loss.weight_decay)
+        """Cluster the items (§4.1, steps 2 and 3), adapt K, and upload the gradient bounded as Eq. 3 says."""
+        table, loss = view.model.items, view.request.loss
+        # "With the original loss function" (§4.1, step 4): UNION's task would make the bounds several times larger.
+        original = replace(loss, contrastive_weight=0.0)
+        bounds = honest_norms(view.sample_honest(original), table, loss.weight_decay)
         assignment, centroids = kmeans(table, self._clusters.clusters, view.generator)
         self._loss, gradient = cluster_gradient(table, assignment, centroids)
         if self.options.adaptive:

@@ -77,10 +77,10 @@ class AttackerView:
         share = len(self.controlled) / self.num_users
         return max(1, math.ceil(round(self.clients_per_round * share, 9)))
 
-    def sample_honest(self, most: int = 50) -> Updates:
-        """The honest updates of up to ``most`` of the controlled users, chosen at random."""
+    def sample_honest(self, loss: LossOptions | None = None, most: int = 50) -> Updates:
+        """The honest updates of up to ``most`` of the controlled users, chosen at random; by another loss if given."""
         users = self.controlled
         if len(users) > most:
             chosen = self.generator.choice(len(users), most, replace=False)
             users = users[np.sort(chosen)]
-        return self.train(users)
+        return self.train(users, loss=loss)
