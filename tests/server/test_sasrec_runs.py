@@ -1,0 +1,159 @@
+"""SASRec through the same rooms: every attack, every defense, every engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message, RecordDict
+from safetensors.torch import load_file
+
+import client.app
+from attacks import ATTACKS
+from client.attack_log import AttackLog
+from protocol.messages import model_record, read_own_reply, request_content
+from protocol.options import Scalar
+from protocol.requests import LossOptions, TrainRequest
+from server.config import server_config
+from server.local_grid import LocalGrid
+from server.simulation import default_options, simulate
+from server.tasks import TASKS
+from strategies import RULES
+
+SMALL: dict[str, Scalar] = {
+    "model": "sasrec",
+    "engine": "local",
+    "num-nodes": 2,
+    "num-server-rounds": 3,
+    "eval-every": 3,
+    "eval-users": 60,
+    "clients-per-round": 20,
+    "embedding-dim": 8,
+    "max-length": 20,
+    "malicious-fraction": 0.1,
+    "checkpoint-every": 0,
+    "tracker": "none",
+}
+BOTH: dict[str, Scalar] = {**SMALL, "attack": "cluster", "defense": "union+norm-bound", "num-server-rounds": 4}
+TIMED = {"seconds", "evaluation_seconds", "bytes_down", "bytes_up"}
+
+
+def run(output_dir: Path, options: dict[str, Scalar]) -> tuple[Path, dict[str, Any]]:
+    return simulate({**options, "output-dir": str(output_dir)})
+
+
+def results(directory: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The final model, and the lines of metrics and rounds without what depends on the clock or the division."""
+    text = (directory / "metrics.jsonl").read_text() + (directory / "rounds.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return load_file(directory / "model.safetensors"), [
+        {name: value for name, value in line.items() if name not in TIMED} for line in lines
+    ]
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, other = results(first), results(second)
+    assert torch.equal(one[0]["items"], other[0]["items"])
+    assert torch.equal(one[0]["shared"], other[0]["shared"])
+    assert one[1] == other[1]
+
+
+def assert_sound(directory: Path, summary: dict[str, Any], rounds: int) -> None:
+    """Every round moved the model by updates of everybody, and nothing went wrong on the way."""
+    assert summary["status"] == "completed"
+    assert summary["rounds"] == rounds
+    assert (summary["skipped_rounds"], summary["failed_answers"], summary["rejected"]) == (0, 0, {})
+    model, lines = results(directory)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in model.values())
+    assert any(line.get("malicious") for line in lines) == (json.loads(config(directory))["options"]["attack"] != "none")
+    assert all(line["updates"] == 20 for line in lines if "updates" in line)
+
+
+def config(directory: Path) -> str:
+    return (directory / "config.json").read_text()
+
+
+@pytest.mark.parametrize("attack", ["none", *ATTACKS])
+def test_every_attack_runs(attack: str, tmp_path: Path) -> None:
+    directory, summary = run(tmp_path, {**SMALL, "attack": attack})
+    assert_sound(directory, summary, 3)
+
+
+# Checks accuracy on a validation set at the server, which recommendation does not have.
+DEFENSES = [name for name in RULES if name not in ("mean", "accuracy-check")]
+
+
+@pytest.mark.parametrize("defense", [*DEFENSES, "fl-wbc", "union+multi-krum", "union+norm-bound"])
+def test_every_defense_runs(defense: str, tmp_path: Path) -> None:
+    directory, summary = run(tmp_path, {**SMALL, "attack": "cluster", "defense": defense})
+    assert_sound(directory, summary, 3)
+
+
+def test_an_honest_user_is_within_the_bound_of_its_own_task(tmp_path: Path) -> None:
+    for task in ("on", "off"):
+        options: dict[str, Scalar] = {**SMALL, "defense": "support-bound", "contrastive-task": task}
+        lines = results(run(tmp_path, {**options, "run-name": task})[0])[1]
+        assert all(line["rules"]["support-bound"]["filtered"] == [] for line in lines if "rules" in line)
+
+
+def test_the_papers_values_are_this_models() -> None:
+    chosen = server_config({**default_options(), "model": "sasrec", "defense": "norm-bound"})
+    assert chosen.options.learning_rate == 1e-3
+    assert chosen.rule().options.threshold == 1.5
+    assert len(TASKS["sasrec"].initial(chosen.options, 7).shared) == 55_040
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("two"), BOTH)[0]
+
+
+def test_the_encoder_is_trained(two_nodes: Path) -> None:
+    options = server_config({**default_options(), **BOTH}).options
+    first = TASKS["sasrec"].initial(options, 800)
+    trained = results(two_nodes)[0]
+    assert not torch.equal(trained["items"], first.items)
+    # Of 20 positions every one was somebody's newest but one.
+    assert bool((trained["shared"] != first.shared).to(torch.float32).mean() > 0.99)
+
+
+def test_three_nodes_give_what_two_give(two_nodes: Path, tmp_path: Path) -> None:
+    assert_same(two_nodes, run(tmp_path, {**BOTH, "num-nodes": 3})[0])
+
+
+def test_ray_actors_give_what_this_process_gives(two_nodes: Path, tmp_path: Path) -> None:
+    assert_same(two_nodes, run(tmp_path, {**BOTH, "engine": "ray", "num-nodes": 2})[0])
+
+
+def test_a_resumed_run_is_the_same_run_and_keeps_no_vectors(two_nodes: Path, tmp_path: Path) -> None:
+    kept: dict[str, Scalar] = {**BOTH, "checkpoint-every": 2, "eval-every": 3, "run-name": "resumed"}
+    directory, _ = run(tmp_path, {**kept, "num-server-rounds": 3})
+    run(tmp_path, {**kept, "resume": str(directory / "checkpoints" / "round-000002.safetensors")})
+    assert_same(two_nodes, directory)
+    names = {path.name for path in directory.rglob("nodes/**/*")}
+    assert "attack.jsonl" in names
+    assert not names & {"vectors.float32", "rounds.int64", "layout.json", "undo"}
+
+
+def test_a_round_that_is_asked_for_again_attacks_once(tmp_path: Path) -> None:
+    """The attack's state goes back with the round, although no vectors do."""
+    options = {**default_options(), **BOTH, "num-nodes": 1}
+    chosen = server_config(options)
+    grid = LocalGrid(client.app.app, dict(options), 1, str(tmp_path), run_id=77)
+    model = TASKS["sasrec"].initial(chosen.options, 800)
+    replies = []
+    for server_round in (1, 2, 2, 3):
+        asked = TrainRequest(server_round, torch.arange(300), "run", LossOptions())
+        content: RecordDict = request_content(model_record(model), asked)
+        (reply,) = grid.send_and_receive([Message(content, 1, "train", group_id=str(server_round))])
+        replies.append(read_own_reply(reply.content).updates)
+    assert torch.equal(replies[1].rows, replies[2].rows)
+    log = AttackLog(next(tmp_path.rglob("attack.jsonl")))
+    assert log.newest() == 3
+    state = log.last()
+    assert state is not None
+    # Algorithm 1 counts a step up or down in every round after its first.
+    assert state["rises"] + state["falls"] == 2
