@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Updates, make_updates
+from protocol.upload_dtype import UploadDtype
 
 LARGEST_VALUE = 1e9
 """The largest number in an update. Its square is 1e18, so that a sum of squares over 1e20 coordinates (a norm, a
@@ -26,7 +27,8 @@ class UnreadableError(ValueError):
 class Limits:
     """What a reply to one request may hold.
 
-    ``users`` (k,) int64: who was asked for; ``max_examples``: the largest weight a user may claim.
+    ``users`` (k,) int64: who was asked for; ``max_examples``: the largest weight a user may claim;
+    ``upload_dtype``: the kind of number that the updates must have.
     """
 
     users: Tensor
@@ -34,6 +36,7 @@ class Limits:
     dim: int
     shared_size: int
     max_examples: int
+    upload_dtype: UploadDtype = "float32"
 
     @property
     def most_users(self) -> int:

@@ -30,6 +30,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "<i8": np.dtype(np.int64),
     "|b1": np.dtype(np.bool_),
     "|u1": np.dtype(np.uint8),
+    "<f2": np.dtype(np.float16),
+    "<i2": np.dtype(np.int16),
 }
 """The only kinds of number that travel."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from protocol import options
 from protocol.admission import Admitted, Limits, UnreadableError, admit
 from protocol.arrays import to_array, to_tensor
+from protocol.options import require
 from protocol.requests import (
     EvaluateRequest,
     GlobalModel,
@@ -22,6 +23,7 @@ from protocol.requests import (
     TrainRequest,
 )
 from protocol.updates import Updates
+from protocol.upload_dtype import KINDS, UploadDtype, narrowed, widened
 
 LONGEST_TEXT = 64
 """Characters of a name that somebody else chose."""
@@ -35,6 +37,10 @@ REPLY_COLUMNS: dict[str, tuple[Any, int]] = {
     "shared": (np.float32, 2),
     "losses": (np.float32, 1),
 }
+
+
+NARROWED = ("rows", "shared")
+"""The columns that travel in the run's ``upload_dtype``; read, they are float32 again."""
 
 
 def model_record(model: GlobalModel) -> ArrayRecord:
@@ -51,6 +57,8 @@ def request_content(model: ArrayRecord, request: TrainRequest | EvaluateRequest)
         "keep-from": request.keep_from,
         **options.as_run_config(request.loss),
     }
+    if isinstance(request, TrainRequest):
+        fields["upload-dtype"] = request.upload_dtype
     return RecordDict({"model": model, "users": _record({"users": request.users}), "request": ConfigRecord(fields)})
 
 
@@ -62,12 +70,20 @@ def read_model(content: RecordDict) -> GlobalModel:
 
 def read_train_request(content: RecordDict) -> TrainRequest:
     """The inverse of ``request_content`` for a train message."""
-    return TrainRequest(*_read_request(content))
+    kind: Any = _config(content, "request").get("upload-dtype")
+    require(kind in KINDS, "upload-dtype", kind, "one of " + ", ".join(KINDS))
+    return TrainRequest(*_read_request(content), upload_dtype=kind)
 
 
 def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
     """The inverse of ``request_content`` for an evaluate message."""
     return EvaluateRequest(*_read_request(content))
+
+
+def read_course(content: RecordDict) -> tuple[str, tuple[int, ...]]:
+    """Of a request: its run, and after which rounds that was resumed so far."""
+    fields: dict[str, Any] = dict(_config(content, "request").items())
+    return str(fields["run"]), tuple(int(number) for number in fields["resumed-at"])
 
 
 def train_reply_content(reply: TrainReply, server_round: int) -> RecordDict:
@@ -86,7 +102,15 @@ def read_train_reply(content: RecordDict, server_round: int, limits: Limits) -> 
     sent = size_of(content)
     if sent > limits.most_bytes:
         raise UnreadableError(f"{sent} bytes, at most {limits.most_bytes} are possible")
-    return admit({name: to_tensor(arrays[name], *kind) for name, kind in REPLY_COLUMNS.items()}, limits)
+    return admit({name: _column(arrays, name, limits.upload_dtype) for name in REPLY_COLUMNS}, limits)
+
+
+def narrow_reply(content: RecordDict, kind: UploadDtype) -> None:
+    """Round the updates of a reply of this node's own app to the kind of number that they shall travel in."""
+    if kind != "float32":
+        arrays = _arrays(content, "updates")
+        for name in NARROWED:
+            arrays[name] = to_array(narrowed(to_tensor(arrays[name], *REPLY_COLUMNS[name]), kind))
 
 
 def read_own_reply(content: RecordDict) -> TrainReply:
@@ -173,6 +197,13 @@ def _read_request(content: RecordDict) -> tuple[int, Tensor, str, LossOptions, t
     users = to_tensor(_arrays(content, "users")["users"], np.int64, 1)
     resumed_at = tuple(int(number) for number in fields["resumed-at"])
     return int(fields["server-round"]), users, str(fields["run"]), loss, resumed_at, int(fields["keep-from"])
+
+
+def _column(arrays: ArrayRecord, name: str, upload_dtype: UploadDtype) -> Tensor:
+    kind, dims = REPLY_COLUMNS[name]
+    if name not in NARROWED:
+        return to_tensor(arrays[name], kind, dims)
+    return widened(to_tensor(arrays[name], KINDS[upload_dtype].numpy, dims), upload_dtype)
 
 
 def _record(tensors: Mapping[str, Tensor]) -> ArrayRecord:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Updates
+from protocol.upload_dtype import UploadDtype
 
 MOST_RANKS = 20
 """A rank histogram tells ranks 1 to 20 apart and counts the rest together: 21 counts."""
@@ -48,7 +49,7 @@ class TrainRequest:
 
     ``resumed_at``: after which round each resume so far took the run up again; what a node did after the last
     of them that it did not know of is undone. ``keep_from``: the round of the oldest checkpoint; nobody goes
-    back beyond it.
+    back beyond it. ``upload_dtype``: the kind of number that the updates travel in.
     """
 
     server_round: int
@@ -57,6 +58,7 @@ class TrainRequest:
     loss: LossOptions = field(default_factory=LossOptions)
     resumed_at: tuple[int, ...] = ()
     keep_from: int = 0
+    upload_dtype: UploadDtype = "float32"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from attacks import attack_class
 from models import MODELS
 from protocol.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
 from protocol.requests import LossOptions
+from protocol.upload_dtype import UploadDtype
 from server.trackers import TrackerName
 from server.update_log import parse_rounds
 from strategies.chain import compose, prefix_of
@@ -69,6 +70,8 @@ class ServerOptions:
     round_timeout: float = 600.0
     min_updates: int = 1
     max_examples: int = 1_000_000
+    upload_dtype: UploadDtype = "float32"
+    download: Literal["whole", "changes"] = "whole"
     quarantine_after: int = 0
     checkpoint_every: int = 100
     keep_checkpoints: int = 3

@@ -13,7 +13,10 @@ import numpy as np
 from strategies.detection import Detection, DetectionTally
 from strategies.fedrec import RoundOutcome
 
-NUMBERS = ("rounds", "seconds", "elapsed", "bytes_up", "bytes_down", "updates", "failures", "skipped")
+NUMBERS = (
+    "rounds", "seconds", "elapsed", "bytes_up", "bytes_down", "evaluation_up", "evaluation_down", "updates", "failures",
+    "skipped",
+)  # fmt: skip
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Tally:
     elapsed: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    evaluation_up: int = 0
+    evaluation_down: int = 0
     updates: int = 0
     failures: int = 0
     skipped: int = 0
@@ -120,6 +125,9 @@ class Tally:
                 "up_per_round": self.bytes_up // max(self.rounds, 1),
                 "down_per_round": self.bytes_down // max(self.rounds, 1),
                 "up_per_update": self.bytes_up // max(self.updates, 1),
+                "down_per_update": self.bytes_down // max(self.updates, 1),
+                "evaluation_up": self.evaluation_up,
+                "evaluation_down": self.evaluation_down,
             },
         }
 

@@ -6,13 +6,13 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -73,6 +73,8 @@ class Training:
             min_updates=options.min_updates,
             eval_users=options.eval_users,
             quarantine_after=options.quarantine_after,
+            upload_dtype=options.upload_dtype,
+            download_changes=options.download == "changes",
         )
         self._strategy = FedRec(found.model if found else model, population, config.rule(), settings)
         self._tally = Tally()
@@ -183,7 +185,7 @@ class Training:
         if not self._config.options.checkpoint_every:
             strategy.keep_from = server_round - 1
         messages = strategy.configure_train(server_round, strategy.arrays(), NO_CONFIG, self._grid)
-        replies = exchange(self._grid, messages, self._config.options.round_timeout)
+        replies = self._exchange(messages)
         before = strategy.model
         strategy.aggregate_train(server_round, replies)
         seconds = time.perf_counter() - started
@@ -195,11 +197,17 @@ class Training:
         self._recorder.round(outcome, seconds)
         self._update_log.record(before, outcome)
 
+    def _exchange(self, messages: Iterable[Message]) -> list[Message]:
+        timeout = self._config.options.round_timeout
+        replies = exchange(self._grid, messages, timeout)
+        again = self._strategy.in_whole(replies)
+        return [*replies, *exchange(self._grid, again, timeout)] if again else replies
+
     def _evaluate(self, server_round: int) -> dict[str, Any]:
         began = time.perf_counter()
         strategy = self._strategy
         messages = strategy.configure_evaluate(server_round, strategy.arrays(), NO_CONFIG, self._grid)
-        replies = exchange(self._grid, messages, self._config.options.round_timeout)
+        replies = self._exchange(messages)
         counts = strategy.aggregate_evaluate(server_round, replies)
         outcome = strategy.outcome
         assert outcome is not None
@@ -212,6 +220,8 @@ class Training:
             "evaluation_seconds": round(time.perf_counter() - began, 3),
         }
         self._tally.evaluations.append(line)
+        self._tally.evaluation_down += strategy.evaluation_bytes.down
+        self._tally.evaluation_up += strategy.evaluation_bytes.up
         self._recorder.evaluation(line)
         return line
 

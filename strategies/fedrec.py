@@ -14,8 +14,11 @@ from torch import Tensor
 from data import draws
 from data.draws import Stream
 from protocol.admission import Limits, UnreadableError
+from protocol.downloads import WHOLE, is_lacking, version_record
 from protocol.messages import model_record, read_counts, request_content, size_of
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
+from protocol.upload_dtype import UploadDtype
+from strategies.downloads import Download, Downloads
 from strategies.intake import Intake, shown, take_in
 from strategies.population import Population
 from strategies.rule import Aggregate, Rule, ServerView
@@ -29,7 +32,8 @@ class Settings:
     ``run``: the name under which nodes keep private state; ``counts``: the lengths of the counts that an
     evaluation returns, by name; ``min_updates``: a round with fewer valid updates leaves the model as it
     is; ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that
-    failed or had a user rejected in so many of its rounds in a row is not asked again, 0 for never.
+    failed or had a user rejected in so many of its rounds in a row is not asked again, 0 for never;
+    ``upload_dtype``: what updates travel in; ``download_changes``: whether nodes keep the model and get changed rows.
     """
 
     run: str
@@ -41,6 +45,16 @@ class Settings:
     min_updates: int = 1
     eval_users: int = 0
     quarantine_after: int = 0
+    upload_dtype: UploadDtype = "float32"
+    download_changes: bool = False
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of arrays to the nodes and from them."""
+
+    down: int
+    up: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,8 @@ class FedRec(Strategy):
     ``model`` is the global model after the last round, ``outcome`` says how that round went;
     ``failed_evaluation``: which nodes gave no counts in the last evaluation, and why. ``offences``: for each node in
     how many rounds in a row it failed or had a user rejected; ``quarantined``: who is not asked any more.
-    ``resumed_at`` and ``keep_from``: what nodes are told of checkpoints (see ``TrainRequest``).
+    ``resumed_at`` and ``keep_from``: what nodes are told of checkpoints (see ``TrainRequest``). ``evaluation_bytes``:
+    of the last evaluation.
     """
 
     def __init__(self, model: ServerModel, population: Population, rule: Rule, settings: Settings) -> None:
@@ -82,6 +97,9 @@ class FedRec(Strategy):
         self._asked: dict[int, Tensor] = {}
         self._evaluated: dict[int, Tensor] = {}
         self._bytes_down = 0
+        self.evaluation_bytes = Traffic(0, 0)
+        self._downloads = Downloads(changes=settings.download_changes)
+        self._changes: dict[int, Message] = {}
         self._arrays: tuple[ServerModel, ArrayRecord] | None = None
 
     def summary(self) -> None:
@@ -94,10 +112,48 @@ class FedRec(Strategy):
         settings = self.settings
         cohort = self.population.cohort(settings.seed, server_round, settings.clients_per_round)
         self._asked = self._without_quarantined(self.population.by_node(cohort))
-        messages = []
-        for node, users in self._asked.items():
-            request = TrainRequest(server_round, users, settings.run, settings.loss, self.resumed_at, self.keep_from)
-            messages.append(_message(request_content(arrays, request), node, "train", server_round))
+        requests = {
+            node: TrainRequest(
+                server_round,
+                users,
+                settings.run,
+                settings.loss,
+                self.resumed_at,
+                self.keep_from,
+                settings.upload_dtype,
+            )
+            for node, users in self._asked.items()
+        }
+        return self._messages(requests, arrays, "train")
+
+    def in_whole(self, replies: Iterable[Message]) -> list[Message]:
+        """The last messages once more with the whole model, for those who lack the one that changes counted from."""
+        lacking = {reply.metadata.src_node_id for reply in replies if reply.has_content() and is_lacking(reply.content)}
+        again = []
+        for node in sorted(lacking & set(self._changes)):
+            asked = self._changes[node]
+            about = asked.metadata
+            content = _with_model(asked.content, self._downloads.whole(self.arrays()))
+            again.append(Message(content, node, about.message_type, group_id=about.group_id))
+        self._changes = {}
+        self._bytes_down += sum(size_of(message.content) for message in again)
+        return again
+
+    def _messages(
+        self, requests: Mapping[int, TrainRequest | EvaluateRequest], arrays: ArrayRecord, kind: str
+    ) -> list[Message]:
+        self._downloads.present(GlobalModel(self.model.items, self.model.shared))
+        messages, self._changes = [], {}
+        for node, request in requests.items():
+            download = self._downloads.to(node, arrays)
+            content = _with_model(request_content(arrays, request), download)
+            message = Message(content, node, kind, group_id=str(request.server_round))
+            messages.append(message)
+            if download.version is not None and download.version.base != WHOLE:
+                # A grid may hand this very message to its node, which completes it.
+                self._changes[node] = Message(
+                    _with_model(content, download), node, kind, group_id=message.metadata.group_id
+                )
         self._bytes_down = sum(size_of(message.content) for message in messages)
         return messages
 
@@ -105,6 +161,8 @@ class FedRec(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let the rule combine the updates that pass admission, and step the model by the outcome."""
+        replies = list(replies)
+        self._note_answers(replies, self._asked)
         intake = take_in(replies, server_round, {node: self._limits(users) for node, users in self._asked.items()})
         count = 0 if intake.updates is None else len(intake.updates)
         aggregate, skipped = None, f"{count} valid updates, fewer than min-updates = {self.settings.min_updates}"
@@ -132,17 +190,20 @@ class FedRec(Strategy):
             generator = draws.generator(settings.seed, Stream.EVALUATED_USERS)
             asked = self.population.by_node(self.population.sample_honest(settings.eval_users, generator))
         self._evaluated = self._without_quarantined(asked)
-        messages = []
-        for node, users in self._evaluated.items():
-            request = EvaluateRequest(server_round, users, settings.run, settings.loss, self.resumed_at, self.keep_from)
-            messages.append(_message(request_content(arrays, request), node, "evaluate", server_round))
-        return messages
+        requests = {
+            node: EvaluateRequest(server_round, users, settings.run, settings.loss, self.resumed_at, self.keep_from)
+            for node, users in self._evaluated.items()
+        }
+        return self._messages(requests, arrays, "evaluate")
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord:
         """The nodes' counts, added up: lists by name. A node cannot count more users than it was asked for."""
         expected = self.settings.counts
         totals = {name: torch.zeros(length, dtype=torch.int64) for name, length in expected.items()}
         failed = dict.fromkeys(self._evaluated, "no answer")
+        replies = list(replies)
+        self._note_answers(replies, self._evaluated)
+        up = 0
         for reply in replies:
             node = reply.metadata.src_node_id
             if node not in failed:
@@ -153,13 +214,16 @@ class FedRec(Strategy):
             most = len(self._evaluated[node]) or self.population.hosted_by(node)
             try:
                 counts = read_counts(reply.content, expected, server_round, most)
+                sent = size_of(reply.content)
             except UnreadableError as error:
                 failed[node] = shown(f"unreadable: {error}")
                 continue
             del failed[node]
+            up += sent
             for name in totals:
                 totals[name] += counts[name]
         self.failed_evaluation = failed
+        self.evaluation_bytes = Traffic(self._bytes_down, up)
         return MetricRecord({name: counts.tolist() for name, counts in totals.items()})
 
     def arrays(self) -> ArrayRecord:
@@ -170,7 +234,15 @@ class FedRec(Strategy):
 
     def _limits(self, users: Tensor) -> Limits:
         num_items, dim = self.model.items.shape
-        return Limits(users, num_items, dim, len(self.model.shared), self.settings.max_examples)
+        settings = self.settings
+        return Limits(users, num_items, dim, len(self.model.shared), settings.max_examples, settings.upload_dtype)
+
+    def _note_answers(self, replies: Iterable[Message], asked: Iterable[int]) -> None:
+        """Who has the model that was sent; of others nothing is known."""
+        came = [reply for reply in replies if reply.has_content() and not is_lacking(reply.content)]
+        answered = {reply.metadata.src_node_id for reply in came}
+        for node in asked:
+            self._downloads.answered(node, node in answered)
 
     def _without_quarantined(self, asked: dict[int, Tensor]) -> dict[int, Tensor]:
         return {node: users for node, users in asked.items() if node not in self.quarantined}
@@ -185,5 +257,7 @@ class FedRec(Strategy):
         return caught
 
 
-def _message(content: RecordDict, node: int, kind: str, server_round: int) -> Message:
-    return Message(content, node, kind, group_id=str(server_round))
+def _with_model(content: RecordDict, download: Download) -> RecordDict:
+    """A request's content with this model in place of its own."""
+    about = {} if download.version is None else {"download": version_record(download.version)}
+    return RecordDict({**dict(content.items()), "model": download.model, **about})
