@@ -15,7 +15,7 @@ from server.simulation import default_options
 
 _WHERE = """
 data-dir output-dir run-name engine num-nodes ray-address cpus-per-node gpus-per-node min-nodes node-timeout
-round-timeout state-dir plugin-dir tracker checkpoint-every keep-checkpoints resume
+round-timeout state-dir plugin-dir tracker max-batch-tokens checkpoint-every keep-checkpoints resume
 """
 WHERE = frozenset(_WHERE.split())
 """Options that say where and how a run is made; they change none of its numbers."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from experiments import paper
 from experiments.cell import Cell, cell
 from protocol.options import Scalar
-from server.simulation import default_options
 
 ADAPTIVE_CLUSTERS = (1, 2, 4, 8, 16, 32)
 """Figure 3's initial K; the paper's own are not readable in its text."""
@@ -70,8 +69,7 @@ def options(
     """A run's options as the paper sets them, and ``more``; without attack what concerns ClusterAttack is left out."""
     rounds = plan.rounds_for.get(defense, plan.rounds)
     setting = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)
-    known = default_options()
-    chosen: dict[str, Scalar] = {name: value for name, value in setting.items() if name in known}
+    chosen: dict[str, Scalar] = dict(setting)
     chosen |= {"dataset": plan.dataset, "model": plan.model, "attack": attack, "defense": defense}
     chosen |= {"num-server-rounds": rounds, "eval-every": max(1, rounds // paper.EVALUATIONS)}
     chosen |= {"malicious-fraction": fraction}

@@ -28,7 +28,8 @@ LOOK_EVERY = 0.2
 TAKEN_PAUSE = 5.0
 """Seconds until a cell that another process is running is tried again."""
 
-GIBIBYTES_PER_CELL = 1.5
+GIBIBYTES_PER_CELL = 1.0
+"""ML-1M takes half of it."""
 
 
 class Watcher(Protocol):
