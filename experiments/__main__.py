@@ -63,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--defense", action="append", required=True, help="may be given several times")
     replay.add_argument("--set", action="append", type=option_of, default=[], metavar="OPTION=VALUE", dest="extra")
     replay.set_defaults(run=_replay)
+    groups = commands.add_parser("groups", help="a run's HR by user activity and item popularity, and its coverage")
+    groups.add_argument("directory", metavar="RUN", type=Path, help="a run of MF that was made with checkpoints")
+    groups.set_defaults(run=_groups)
     report = commands.add_parser("report", help="one HTML page about a run, or comparing several")
     report.add_argument("directories", metavar="RUN", type=Path, nargs="+")
     report.add_argument("--output", type=Path, help="the file (report.html in the first run's directory)")
@@ -107,6 +110,13 @@ def _replay(asked: argparse.Namespace) -> int:
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)
+    return 0
+
+
+def _groups(asked: argparse.Namespace) -> int:
+    from experiments.groups import groups_sheet
+
+    print(groups_sheet(asked.directory).markdown(), end="")
     return 0
 
 

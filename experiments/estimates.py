@@ -12,13 +12,13 @@ from protocol.options import Scalar
 START = 10.0
 """Seconds until the first round: imports, and the data set out of its cache."""
 
-ROUND_SECONDS: Mapping[str, float] = {"synthetic": 0.008, "ml-1m": 0.015, "gowalla": 0.1}
+ROUND_SECONDS: Mapping[str, float] = {"synthetic": 0.008, "ml-1m": 0.017, "gowalla": 0.1}
 """Of MF without attack and defense, evaluations included, on one core; other data sets like ml-1m."""
 
 ATTACK_FACTOR = 1.5
-DEFENSE_FACTORS: Mapping[str, float] = {"none": 1.0, "norm-bound": 1.1, "union": 6.0, "union+norm-bound": 6.0}
+DEFENSE_FACTORS: Mapping[str, float] = {"none": 1.0, "norm-bound": 1.1, "union": 4.5, "union+norm-bound": 4.5}
 OTHER_DEFENSE_FACTOR = 2.0
-UNION_FACTOR = 7.0
+UNION_FACTOR = 5.0
 SASREC_FACTOR = 20.0
 
 Kind = tuple[Scalar, ...]
