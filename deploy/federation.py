@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.processes import Processes, free_ports, listens, wait_until
+from deploy.processes import Processes, free_ports, wait_until
 from deploy.register import register
 
 CONNECTION = "federation"
@@ -100,12 +100,16 @@ def write_connection(home: Path, address: str, certificate: Path) -> None:
 
 
 class Federation:
-    """The processes of one federation; ended with the context of ``processes``."""
+    """The processes of one federation; ended with the context of ``processes``.
 
-    def __init__(self, place: Place, processes: Processes) -> None:
+    ``prefix`` comes before the commands of the server's side: ``ip netns exec NAME`` starts them on another host.
+    """
+
+    def __init__(self, place: Place, processes: Processes, prefix: Sequence[str] = ()) -> None:
         self.place = place
         self.processes = processes
         self.environment = process_environment(place)
+        self._prefix = list(prefix)
 
     def start_superlink(self) -> None:
         """Start it, wait until it listens, and let the nodes of the allow-list in.
@@ -113,17 +117,17 @@ class Federation:
         Raises ``RuntimeError`` with its last words where it ends instead.
         """
         write_connection(self.place.folder / "flwr", self.place.control, self.place.certificate)
-        process = self.processes.start("superlink", superlink_command(self.place), self.environment)
-        for address in (self.place.fleet, self.place.control):
-            host, _, port = address.rpartition(":")
-            wait_until(
-                lambda h=host, p=port: process.poll() is not None or listens(h, int(p)),  # type: ignore[misc]
-                START,
-                f"The SuperLink listens on {address}",
-            )
+        command = [*self._prefix, *superlink_command(self.place)]
+        process = self.processes.start("superlink", command, self.environment)
+        addresses = (self.place.fleet, self.place.control)
+        wait_until(
+            lambda: process.poll() is not None or all(map(self._listens, addresses)),
+            START,
+            f"The SuperLink listens on {' and '.join(addresses)}",
+        )
         if process.poll() is not None:
             raise RuntimeError(f"The SuperLink has ended: {self.processes.log('superlink')[-2000:]}")
-        register(self.place.keys / "allowed-nodes", CONNECTION, self.environment)
+        register(self.place.keys / "allowed-nodes", CONNECTION, self.environment, self._prefix)
 
     def start_node(self, key: str, node_config: Mapping[str, TomlScalar], name: str = "") -> subprocess.Popen[bytes]:
         """Start a SuperNode; its log goes by ``name``, or the key's."""
@@ -133,4 +137,10 @@ class Federation:
     def run_command(self, app: Path, options: Mapping[str, TomlScalar]) -> list[str]:
         """Submit a run and stream what its ServerApp logs."""
         flwr = str(Path(sys.executable).with_name("flwr"))
-        return [flwr, "run", str(app), CONNECTION, "--stream", "--run-config", as_toml(options)]
+        return [*self._prefix, flwr, "run", str(app), CONNECTION, "--stream", "--run-config", as_toml(options)]
+
+    def _listens(self, address: str) -> bool:
+        host, _, port = address.rpartition(":")
+        program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
+        command = [*self._prefix, sys.executable, "-c", program, host, port]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0

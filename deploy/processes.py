@@ -115,10 +115,3 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str, pause
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds:g} s.")
         time.sleep(pause)
-
-
-def listens(host: str, port: int) -> bool:
-    """Whether somebody accepts connections there."""
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False

@@ -10,7 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.certificates import KEYS
@@ -19,11 +19,13 @@ ALREADY = "already in use"
 """What the SuperLink answers for a key that it knows."""
 
 
-def register(allowed: Path, connection: str, environment: Mapping[str, str] | None = None) -> int:
+def register(
+    allowed: Path, connection: str, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+) -> int:
     """Register every key of the allow-list; how many there are.
 
-    ``connection`` is a name in ``$FLWR_HOME/config.toml``. Raises ``RuntimeError`` with what ``flwr`` said
-    where one is refused.
+    ``connection`` is a name in ``$FLWR_HOME/config.toml``; ``prefix`` comes before each command. Raises
+    ``RuntimeError`` with what ``flwr`` said where one is refused.
     """
     lines = [line for line in allowed.read_text().splitlines() if line.strip() and not line.startswith("#")]
     flwr = Path(sys.executable).with_name("flwr")
@@ -31,7 +33,7 @@ def register(allowed: Path, connection: str, environment: Mapping[str, str] | No
         for index, line in enumerate(lines):
             key = Path(folder) / f"{index}.pub"
             key.write_text(f"{line}\n")
-            command = [str(flwr), "supernode", "register", str(key), connection]
+            command = [*prefix, str(flwr), "supernode", "register", str(key), connection]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             said = done.stdout + done.stderr
             if done.returncode and ALREADY not in said:
