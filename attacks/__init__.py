@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 from attacks.attack import Attack
 from protocol.options import OptionError, RunConfig, read
+from protocol.plugins import load_class
 
 ATTACKS = {
     "label-flip": "attacks.label_flip:LabelFlip",
@@ -22,20 +21,10 @@ ATTACKS = {
 def attack_class(name: str) -> type[Attack]:
     """The class of an attack, by name or as ``module:Class``; raises ``OptionError`` for an unknown one."""
     place = ATTACKS.get(name, name)
-    module, found, attribute = place.partition(":")
-    if not found:
+    if ":" not in place:
         allowed = ", ".join(["none", *ATTACKS])
         raise OptionError(f"attack = {name!r}: expected one of {allowed}, or a class of yours as 'module:Class'.")
-    try:
-        kind = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise OptionError(
-            f"attack = {name!r}: cannot load it ({error}). Expected a class {attribute or '?'} in a module "
-            f"{module or '?'} that Python can import; set plugin-dir to its folder."
-        ) from error
-    if not (isinstance(kind, type) and issubclass(kind, Attack)):
-        raise OptionError(f"attack = {name!r}: expected a subclass of attacks.attack.Attack.")
-    return kind
+    return load_class("attack", place, Attack)  # type: ignore[type-abstract]
 
 
 def make_attack(name: str, run_config: RunConfig) -> Attack:

@@ -168,7 +168,7 @@ def merge(parts: Sequence[Updates]) -> Updates:
     row_splits = splits_of(torch.cat([part.row_counts for part in parts])[order])
     rows = parts[0].rows.new_empty(int(row_splits[-1]), parts[0].dim)
     items = parts[0].items.new_empty(len(rows))
-    for part, places in zip(parts, place.split([len(part) for part in parts]), strict=True):
+    for part, places in zip(parts, torch.split(place, [len(part) for part in parts]), strict=True):
         target = ragged_positions(row_splits[places], part.row_counts)
         rows.index_copy_(0, target, part.rows)
         items.index_copy_(0, target, part.items)

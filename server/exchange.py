@@ -5,21 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from logging import WARNING
-from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from server.direct_grid import DirectGrid
+
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
 """Seconds between two looks; each fruitless one takes a quarter longer than the last."""
-
-
-@runtime_checkable
-class DirectGrid(Protocol):
-    """A grid that has its replies as soon as they are made, so that nobody needs to poll."""
-
-    direct: bool
 
 
 class Pending:

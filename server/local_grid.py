@@ -8,22 +8,20 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
+
+from server.direct_grid import DirectGrid
 
 CLIENT_FAILED = 2
 """Flower's error code for a ClientApp that raised."""
 
 
-class LocalGrid(Grid):
+class LocalGrid(DirectGrid):
     """Calls the ClientApp in this process, one node after another."""
-
-    direct = True
 
     def __init__(
         self, app: ClientApp, run_config: dict[str, Any], num_nodes: int, state_dir: str, run_id: int = 1
     ) -> None:
         self._app = app
-        self._run: Any = None
         self._contexts = {
             node: Context(
                 run_id,
@@ -34,27 +32,9 @@ class LocalGrid(Grid):
             )
             for node in range(1, num_nodes + 1)
         }
+        super().__init__(self._contexts)
         self._replies: dict[str, Message] = {}
         self._ids = count(1)
-
-    def set_run(self, run: Any) -> None:
-        """Nothing depends on the run here."""
-        self._run = run
-
-    @property
-    def run(self) -> Any:
-        """What ``set_run`` was given."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to a node."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """All nodes; they are there from the start."""
-        return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Let the nodes answer at once and keep their replies."""

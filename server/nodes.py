@@ -18,7 +18,8 @@ from protocol.messages import read_hosted
 from protocol.own_data import Agreement, agreed_content, read_own
 from protocol.requests import Hosted
 from server.catalogue import Catalogue, UnknownIdsError
-from server.exchange import DirectGrid, Pending
+from server.direct_grid import DirectGrid
+from server.exchange import Pending
 from strategies.population import Population, PopulationError, population_of
 
 LOOK = 0.2

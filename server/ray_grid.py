@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import ray
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
+
+from server.direct_grid import DirectGrid
 
 NODE_UNAVAILABLE = 5
 CLIENT_FAILED = 2
@@ -76,10 +77,8 @@ class NodeActor:
             return False, f"{type(error).__name__}: {error}"
 
 
-class RayGrid(Grid):
+class RayGrid(DirectGrid):
     """Sends messages to actors and gathers the replies as they come."""
-
-    direct = True
 
     def __init__(
         self, app: str, app_dir: Path, run_id: int, run_config: Packed, placement: Placement, state_dir: Path
@@ -100,28 +99,9 @@ class RayGrid(Grid):
             self._actors[node] = kind.remote(
                 app, str(app_dir), node, run_id, node_config, dict(run_config), placement.threads
             )
-        self._run: Any = None
+        super().__init__(self._actors)
         self._pending: dict[str, tuple[Message, Any]] = {}
         self._ids = count(1)
-
-    def set_run(self, run: Any) -> None:
-        """Nothing depends on the run here."""
-        self._run = run
-
-    @property
-    def run(self) -> Any:
-        """What ``set_run`` was given."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to a node."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """All nodes; Ray holds messages back until an actor is up."""
-        return list(self._actors)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; a record that several messages share goes into the object store once."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 
 from protocol.options import OptionError, RunConfig, Scalar, as_run_config, read
+from protocol.plugins import load_class
 from strategies import CLIENT_SIDE, RULES
 from strategies.fl_wbc import PREFIX, FlWbcOptions
 from strategies.rule import Combiner, Mean, Rule, Wrapper
@@ -16,7 +16,7 @@ def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicio
     """The chain of rules that ``defense`` names, outermost first, each with its options out of the run configuration.
 
     "a+b+c" hands what a leaves to b, and what b leaves to c; "none" is the plain mean. A combiner may only
-    stand last. A name with a colon or a dot, "my_module:MyRule", is a class of the user's own. Rules may assume
+    stand last. A name with a colon, "my_module:MyRule", is a class of the user's own. Rules may assume
     ⌈clients_per_round · malicious_fraction⌉ malicious users in a round. Raises ``OptionError``.
     """
     # Rounded first: 0.07 · 100 is 7.000000000000001, and must not become 8.
@@ -47,25 +47,13 @@ def find(name: str) -> type[Rule]:
     """The class of a rule, by its name here or as "module:Class". Raises ``OptionError``."""
     if name in RULES:
         return RULES[name]
-    if ":" not in name and "." not in name:
+    if ":" not in name:
         allowed = ", ".join(["none", *RULES, *sorted(CLIENT_SIDE)])
         raise OptionError(
             f"defense: there is no rule {name!r}. Expected one of {allowed}, several joined by '+', "
             'or a class of your own as "my_module:MyRule".'
         )
-    module_name, _, class_name = name.partition(":") if ":" in name else name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise OptionError(
-            f"defense: cannot load {name!r} ({error}). Expected a class {class_name or '?'} in a module "
-            f"{module_name or '?'} that Python can import from here; set PYTHONPATH to its folder."
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Rule)):
-        raise OptionError(
-            f"defense: {name!r} is not a rule. Expected a subclass of strategies.rule.Wrapper or Combiner."
-        )
-    return found
+    return load_class("defense", name, Rule)  # type: ignore[type-abstract]
 
 
 def read_options(rule_class: type[Rule], run_config: RunConfig) -> object:

@@ -106,9 +106,9 @@ def test_too_many_assumed_attackers_are_refused(defense: str, options: dict[str,
         ("union", {"union-num-items": 1}, "union-num-items"),
         ("bulyan", {"bulyan-selection-rule": "best"}, "multi-krum"),
         ("support-bound", {"support-bound-action": "scold"}, "thin"),
-        ("no_such_module:Rule", {}, "PYTHONPATH"),
+        ("no_such_module:Rule", {}, "plugin-dir"),
         ("strategies.rule:Nothing", {}, "cannot load"),
-        ("strategies.rule:Verdict", {}, "not a rule"),
+        ("strategies.rule:Verdict", {}, "Expected a subclass of strategies.rule.Rule"),
     ],
 )
 def test_a_wrong_name_or_option_is_explained(defense: str, options: dict[str, Scalar], text: str) -> None:
@@ -121,7 +121,7 @@ def test_a_rule_of_the_users_own_gets_its_options(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(str(tmp_path))
     updates = random_updates(Shape(0, 9, 5, 2, 0, 0.5))
     model = model_of(Shape(0, 9, 5, 2, 0, 0.5))
-    for name, options, kept in (("my_rules:FirstFew", {}, 3), ("my_rules.FirstFew", {"first-few-most": 5}, 5)):
+    for name, options, kept in (("my_rules:FirstFew", {}, 3), ("my_rules:FirstFew", {"first-few-most": 5}, 5)):
         rule = compose(f"{name}+multi-krum", options, 50, 0.01)
         assert isinstance(rule, Wrapper)
         verdicts = rule.aggregate(updates, view(model)).verdicts
