@@ -17,7 +17,7 @@ pathlib.Path(sysconfig.get_path("purelib"), "robust_fedrec_flower.pth").write_te
 endef
 export NO_RUNTIME_INSTALLATION
 
-.PHONY: setup demo test lint types bench data clean
+.PHONY: certificates deploy-local setup demo test lint types bench data clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,10 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# The hostile replies of the tests, 50 times as many (TIMES=…).
+fuzz: setup
+	ROBUST_FEDREC_FUZZ=$(or $(TIMES),50) $(BIN)/python -m pytest tests/protocol
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,6 +51,15 @@ bench: setup
 
 data: setup
 	@$(BIN)/python -m data $(DATASET)
+
+# make certificates HOSTS="fl.example.org 192.0.2.7" NODES=4
+NODES ?= 3
+certificates: setup
+	@$(BIN)/python -m deploy.certificates --nodes $(NODES) $(foreach host,$(HOSTS),--host $(host))
+
+# make deploy-local RUN="dataset=ml-1m num-server-rounds=20": a secure federation of processes here, for one run
+deploy-local: setup
+	@$(BIN)/python -m deploy.local --nodes $(NODES) $(RUN)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -62,6 +62,7 @@ class ServerOptions:
     record_updates: str = ""
     engine: Literal["ray", "flower", "local"] = "ray"
     num_nodes: int = 0
+    nodes_per_process: int = 1
     ray_address: str = ""
     cpus_per_node: float = 0.0
     gpus_per_node: float = 0.0

@@ -66,7 +66,8 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
     if not ray.is_initialized():
         start_ray(config.options.ray_address)
     nodes = num_nodes(config)
-    placement = Placement(nodes, config.options.cpus_per_node, config.options.gpus_per_node)
+    options = config.options
+    placement = Placement(nodes, options.cpus_per_node, options.gpus_per_node, together=options.nodes_per_process)
     app_dir = Path(__file__).resolve().parent.parent
     engine = RayGrid(CLIENT_APP, app_dir, context.run_id, dict(context.run_config), placement, directory / "nodes")
     try:

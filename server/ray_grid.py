@@ -36,19 +36,27 @@ Packed = dict[str, Any]
 
 @dataclass(frozen=True)
 class Placement:
-    """How many nodes there are and what each gets of the cluster; ``threads``: of torch, in each actor."""
+    """How many nodes there are and what an actor gets of the cluster.
+
+    ``threads``: of torch, in each actor; ``together``: how many nodes share an actor, which saves the memory of a
+    process each.
+    """
 
     num_nodes: int
     cpus: float = 0.0
     gpus: float = 0.0
     threads: int = 1
+    together: int = 1
 
 
 class NodeActor:
-    """One node: it calls the ClientApp on the messages that it gets, in its own process."""
+    """One node, or a few: it calls the ClientApp on the messages that it gets, in its own process.
+
+    ``node_configs``: each node's own configuration by its id.
+    """
 
     def __init__(
-        self, app: str, app_dir: str, node: int, run_id: int, node_config: Packed, run_config: Packed, threads: int
+        self, app: str, app_dir: str, run_id: int, node_configs: dict[int, Packed], run_config: Packed, threads: int
     ) -> None:
         sys.path.insert(0, app_dir)
         import torch
@@ -61,7 +69,10 @@ class NodeActor:
         if Path(app_dir).resolve() not in place.parents:
             raise ImportError(f"This worker imported the app from {place}, expected a file in {app_dir}.")
         self._app = getattr(module, attribute)
-        self._context = Context(run_id, node, node_config, RecordDict(), run_config)
+        self._contexts = {
+            node: Context(run_id, node, node_config, RecordDict(), run_config)
+            for node, node_config in node_configs.items()
+        }
 
     def answer(self, address: tuple[int, str, str], content: dict[str, Any], *shared: Any) -> tuple[bool, Any]:
         """Whether it succeeded, and the packed reply or the error's text.
@@ -72,7 +83,7 @@ class NodeActor:
         node, kind, group = address
         message = Message(_unpack(records), node, kind, group_id=group)
         try:
-            return True, _pack(self._app(message, self._context).content)
+            return True, _pack(self._app(message, self._contexts[node]).content)
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
 
@@ -90,15 +101,18 @@ class RayGrid(DirectGrid):
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(placement.threads)}},
         )
         self._actors: dict[int, Any] = {}
-        for node in range(1, placement.num_nodes + 1):
-            node_config = {
-                "partition-id": node - 1,
-                "num-partitions": placement.num_nodes,
-                "state-dir": str(state_dir),
+        nodes = range(1, placement.num_nodes + 1)
+        for first in nodes[:: placement.together]:
+            node_configs = {
+                node: {
+                    "partition-id": node - 1,
+                    "num-partitions": placement.num_nodes,
+                    "state-dir": str(state_dir),
+                }
+                for node in nodes[first - 1 : first - 1 + placement.together]
             }
-            self._actors[node] = kind.remote(
-                app, str(app_dir), node, run_id, node_config, dict(run_config), placement.threads
-            )
+            actor = kind.remote(app, str(app_dir), run_id, node_configs, dict(run_config), placement.threads)
+            self._actors.update(dict.fromkeys(node_configs, actor))
         super().__init__(self._actors)
         self._pending: dict[str, tuple[Message, Any]] = {}
         self._ids = count(1)
@@ -138,7 +152,7 @@ class RayGrid(DirectGrid):
 
     def close(self) -> None:
         """End the actors."""
-        for actor in self._actors.values():
+        for actor in set(self._actors.values()):
             ray.kill(actor)
         self._actors.clear()
 
