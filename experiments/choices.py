@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from experiments import paper
+from experiments.cell import WHERE
 from experiments.completion import Place
 from experiments.grids import Plan
 from experiments.pool import default_jobs
@@ -49,6 +50,7 @@ def plan_of(asked: argparse.Namespace) -> Plan:
 def place_of(asked: argparse.Namespace) -> Place:
     """Where and how to run it."""
     where: dict[str, Scalar] = {"engine": asked.engine, "num-nodes": 1 if asked.engine == "local" else 0}
+    where |= {name: value for name, value in asked.extra if name in WHERE}
     if asked.data_dir:
         where["data-dir"] = str(Path(asked.data_dir).expanduser().absolute())
     return Place(asked.runs.expanduser().absolute(), max(asked.jobs, 0) or default_jobs(), where)

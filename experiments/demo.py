@@ -35,7 +35,7 @@ class Run:
 RUNS = (
     Run("no attack", "none", "none", 1.0),
     Run("ClusterAttack", "cluster", "none", 1.5),
-    Run("ClusterAttack, UNION + NormBound", "cluster", "union+norm-bound", 3.5),
+    Run("the same against UNION + NormBound", "cluster", "union+norm-bound", 3.5),
 )
 
 

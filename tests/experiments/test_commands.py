@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.__main__ import main
+from experiments.__main__ import main, parser
+from experiments.choices import place_of, plan_of
 from experiments.completion import Completion
 from experiments.grids import GRIDS, Plan
 from experiments.results import draw, sheet_of, write
@@ -99,6 +100,15 @@ def test_tables_and_figures_are_written_of_what_there_is(name, attacked_run, tmp
 def test_a_wrong_option_is_answered_with_a_sentence(tmp_path, capsys):
     assert main(["table1", "--seeds", "0", "--runs", str(tmp_path)]) == 2
     assert capsys.readouterr().err.strip() == "--seeds 0: expected at least 1."
+
+
+def test_options_that_change_no_numbers_reach_the_runs_and_not_their_names():
+    asked = parser().parse_args(["table1", "--set", "checkpoint-every=7", "--set", "cluster-clusters=3"])
+    assert place_of(asked).where["checkpoint-every"] == 7
+    assert plan_of(asked).extra["cluster-clusters"] == 3
+    cells = GRIDS["table1"](plan_of(asked)).cells
+    assert cells[0] == GRIDS["table1"](Plan()).cells[0]
+    assert cells[-1].options["cluster-clusters"] == 3
 
 
 def test_a_dry_run_lists_the_runs_and_leaves_no_trace(tmp_path, capsys):
