@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -162,8 +162,35 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     width = queries.shape[-2]
     future = torch.ones(width, width, dtype=torch.bool, device=queries.device).triu_(1)
     logits = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-    dropped: Tensor = logits.masked_fill(future, -torch.inf).softmax(-1) * mask
-    return dropped @ values
+    shares: Tensor = Softmax.apply(logits.masked_fill(future, -torch.inf))  # type: ignore[no-untyped-call]
+    return (shares * mask) @ values
+
+
+class Softmax(torch.autograd.Function):
+    """Softmax over the last dimension.
+
+    Of torch's own, the gradient's last bit depends on whether there is one thread or more, so that nodes with
+    different numbers of threads would give different runs.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor) -> Tensor:
+        """(…, T) to shares that add up to 1."""
+        return logits.softmax(-1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Keep the shares s: the gradient is s · (g − Σ s·g)."""
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """By the logits."""
+        (shares,) = ctx.saved_tensors
+        weighted = shares * gradient
+        return torch.addcmul(weighted, shares, weighted.sum(-1, keepdim=True), value=-1)
 
 
 def normalise(states: Tensor, gain: Tensor, shift: Tensor) -> Tensor:

@@ -178,6 +178,17 @@ def test_memory_bounds_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same(whole, learner(max_batch_tokens=1).train(model(), asked))
 
 
+def test_the_number_of_threads_changes_no_bit() -> None:
+    before, replies = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            replies.append(learner().train(model(), request(EVERYBODY.tolist(), FULL)))
+    finally:
+        torch.set_num_threads(before)
+    assert_same(*replies)
+
+
 def test_a_users_update_does_not_depend_on_its_node() -> None:
     users = EVERYBODY[::3]
     whole = learner().train(model(), request(users.tolist(), FULL)).updates
