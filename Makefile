@@ -17,7 +17,7 @@ pathlib.Path(sysconfig.get_path("purelib"), "robust_fedrec_flower.pth").write_te
 endef
 export NO_RUNTIME_INSTALLATION
 
-.PHONY: certificates deploy-local setup demo test lint types bench data clean
+.PHONY: certificates deploy-local setup demo test fuzz lint types bench data clean
 
 setup: $(STAMP)
 
