@@ -186,7 +186,15 @@ def _require_room(directory: Path, users: int) -> None:
 def _mapped(path: Path, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
     if 0 in shape:
         return np.zeros(shape, kind)
-    return np.memmap(path, kind, "r+" if path.exists() else "w+", shape=shape)
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        if not file.seek(0, os.SEEK_END):
+            file.truncate(size)
+        pages = mmap.mmap(file.fileno(), size)
+    if hasattr(mmap, "MADV_RANDOM"):
+        # Else a page that is read brings its neighbours along, and soon all users' vectors are in memory.
+        pages.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(pages, kind).reshape(shape)
 
 
 def _in_memory(shape: tuple[int, ...], kind: Any) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from data.interactions import Interactions
 from data.writable import writable_folder
 
-VERSION = 1
+VERSION = 2
 """Part of every key: raise it where parsing changes, so that what older code wrote is not used."""
 
 HOME = Path("~/.cache/robust-fedrec")

@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from data.interactions import Interactions, Split, ragged_positions, split_last_two, splits_of
 
+USERS_AT_ONCE = 1 << 16
+"""Users whose positions among the interactions are in memory together."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -60,19 +63,24 @@ def load_shard(interactions: Interactions, users: ArrayLike) -> Shard:
     With memory-mapped interactions the cost depends on the shard, not on the population.
     """
     chosen = _sorted_users(users, interactions.num_users)
-    starts = interactions.splits[chosen]
-    counts = interactions.splits[chosen + 1] - starts
-    items = interactions.items[ragged_positions(starts, counts)]
-    split = split_last_two(interactions.num_items, splits_of(counts), items)
+    starts = range(0, max(len(chosen), 1), USERS_AT_ONCE)
+    splits = [_split(interactions, chosen[start : start + USERS_AT_ONCE]) for start in starts]
     return Shard(
         users=chosen,
-        train_splits=split.train_splits,
-        train_items=split.train_items,
-        valid=split.valid,
-        test=split.test,
+        train_splits=splits_of(np.concatenate([np.diff(split.train_splits) for split in splits])),
+        train_items=np.concatenate([split.train_items for split in splits]),
+        valid=np.concatenate([split.valid for split in splits]),
+        test=np.concatenate([split.test for split in splits]),
         num_items=interactions.num_items,
         num_users=interactions.num_users,
     )
+
+
+def _split(interactions: Interactions, chosen: NDArray[np.int64]) -> Split:
+    starts = interactions.splits[chosen]
+    counts = interactions.splits[chosen + 1] - starts
+    items = interactions.items[ragged_positions(starts, counts)]
+    return split_last_two(interactions.num_items, splits_of(counts), items)
 
 
 def _sorted_users(users: ArrayLike, num_users: int) -> NDArray[np.int64]:
