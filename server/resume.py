@@ -15,7 +15,6 @@ from server.checkpoint import (
     refuse_another_run,
 )
 from server.config import ServerConfig, effective
-from server.engine import num_nodes
 from strategies.server_model import ServerModel
 
 LATEST = "latest"
@@ -41,8 +40,13 @@ def directory_to_resume(config: ServerConfig) -> Path:
     return max(newest, key=lambda run: newest[run])
 
 
-def resumable(checkpoints: Checkpoints, config: ServerConfig, directory: Path, start: ServerModel) -> Checkpoint:
-    """The checkpoint to go on from. Raises ``OptionError`` where there is none, or the options mean another run."""
+def resumable(
+    checkpoints: Checkpoints, config: ServerConfig, directory: Path, start: ServerModel, nodes: int
+) -> Checkpoint:
+    """The checkpoint to go on from. Raises ``OptionError`` where there is none, or the options mean another run.
+
+    ``nodes``: how many the engine makes, 0 where nodes come by themselves.
+    """
     resume = config.options.resume
     upto = Path(resume).name if resume.endswith(".safetensors") else ""
 
@@ -55,8 +59,7 @@ def resumable(checkpoints: Checkpoints, config: ServerConfig, directory: Path, s
                 raise CheckpointError(f"{name} is shorter than when it was written")
 
     found = checkpoints.newest_usable(start, check, upto)
-    nodes = num_nodes(config)
-    if config.options.engine != "flower" and found.state["nodes"] != nodes:
+    if found.state["nodes"] != nodes:
         raise OptionError(
             f"num-nodes = {nodes}: the run that is resumed has {found.state['nodes']} nodes, which keep its users' "
             "state; give that number."

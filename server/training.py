@@ -12,6 +12,7 @@ from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -23,7 +24,7 @@ from protocol.requests import GlobalModel
 from server.catalogue import Catalogue
 from server.checkpoint import Checkpoint, Checkpoints
 from server.config import ServerConfig, effective
-from server.engine import num_nodes
+from server.direct_grid import DirectGrid
 from server.exchange import exchange
 from server.interrupts import finishing_rounds
 from server.nodes import discover
@@ -55,8 +56,9 @@ class Training:
         self._task: Task = TASKS[options.model]
         first = self._task.initial(options, interactions.num_items)
         model = ServerModel.start(first.items, first.shared, options.learning_rate, options.weight_decay)
+        self._nodes = len(list(grid.get_node_ids())) if isinstance(grid, DirectGrid) else 0
         self._checkpoints = Checkpoints(directory, options.keep_checkpoints)
-        found = resumable(self._checkpoints, config, directory, model) if options.resume else None
+        found = resumable(self._checkpoints, config, directory, model, self._nodes) if options.resume else None
         catalogue = Catalogue(interactions.user_ids, interactions.item_ids)
         population = discover(grid, options.min_nodes, options.node_timeout, catalogue)
         require_cohort(options.clients_per_round, population)
@@ -147,7 +149,7 @@ class Training:
         state = {
             "run": strategy.settings.run,
             "options": effective(self._config),
-            "nodes": num_nodes(self._config),
+            "nodes": self._nodes,
             "population": self._population,
             "positions": self._recorder.positions(),
             "best": self._tally.best(self._task.selection),
@@ -163,9 +165,7 @@ class Training:
         """Be as after the checkpoint's round. Raises ``OptionError`` where the nodes host other users than then."""
         state, strategy = found.state, self._strategy
         if state["population"] != self._population:
-            raise OptionError(
-                "The nodes host other users than when the run was started: it cannot be resumed with them."
-            )
+            raise OptionError("The nodes host other users than when the run was started: their state is elsewhere.")
         strategy.offences = {int(node): count for node, count in state["offences"].items()}
         strategy.quarantined = {int(node) for node in state["tally"]["quarantined"]}
         strategy.rule.restore(state["rule"])
@@ -243,6 +243,9 @@ def require_cohort(size: int, population: Population) -> None:
 
 
 def fingerprint(population: Population) -> dict[str, int]:
-    """What tells another population apart: how many users, which, and which of them are malicious."""
-    crc = zlib.crc32(population.malicious_users.tobytes(), zlib.crc32(population.users.tobytes()))
+    """What tells another population apart: which users, who is malicious, and who shares a node, whatever its id."""
+    _, first, place = np.unique(population.nodes, return_index=True, return_inverse=True)
+    crc = 0
+    for part in (population.users, population.malicious_users, first[place]):
+        crc = zlib.crc32(part.astype(np.int64).tobytes(), crc)
     return {"users": len(population.users), "items": population.num_items, "crc": crc}
