@@ -33,7 +33,7 @@ MAY_CHANGE = frozenset(
     {
         "num-server-rounds", "eval-every", "output-dir", "run-name", "resume", "checkpoint-every", "keep-checkpoints",
         "data-dir", "plugin-dir", "num-nodes", "nodes-per-process", "ray-address", "cpus-per-node", "gpus-per-node",
-        "min-nodes", "node-timeout", "round-timeout", "min-updates", "quarantine-after", "download",
+        "min-nodes", "node-timeout", "round-timeout", "min-updates", "quarantine-after", "max-batch-tokens", "download",
     }
 )  # fmt: skip
 """Options that say how long, where and how safely a run goes on, not what it is."""
