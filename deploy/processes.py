@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,15 +65,31 @@ class Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for process in self.running.values():
-            _signal(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE
-        for name in reversed(list(self.running)):
-            process = self.running.pop(name)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, deadline - time.monotonic()))
-            _signal(process.pid, signal.SIGKILL)
-            process.wait()
+        with _undisturbed():
+            for process in self.running.values():
+                _signal(process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE
+            for name in reversed(list(self.running)):
+                process = self.running.pop(name)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.1, deadline - time.monotonic()))
+                _signal(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not cut short what the first one began."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _signal(group: int, number: int) -> None:

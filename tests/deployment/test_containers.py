@@ -235,6 +235,7 @@ class Containers:
         values["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         values["HOME"] = str(self.folder)
         found = {key: self.here(value, name) for key, value in values.items() if key != "PATH"}
+        found |= self.services[name].get("environment", {})
         return {**found, "PATH": values["PATH"], "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
 
     def command(self, name: str) -> list[str]:
