@@ -1,6 +1,6 @@
 """What a round costs with 10 thousand and with 1 million users: ``python -m benchmarks.scale``.
 
-Each line is a run of the product itself in processes of its own: the median seconds of its rounds (evaluation apart),
+Each line is a run of the product itself in processes of its own: the median and least seconds of its rounds (evaluation apart),
 seconds of start-up, the peak memory of all processes (proportional set size), what the nodes' private vectors
 take on disk, and the bytes of a round.
 """
@@ -31,7 +31,7 @@ class Cost:
     """What one run took; seconds of a round, and bytes."""
 
     median: float
-    slowest: float
+    fastest: float
     startup: float
     memory: int
     vectors: int
@@ -51,7 +51,7 @@ def main() -> None:
     others = dict(option.split("=", 1) for option in arguments.option)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {arguments.rounds} rounds each\n")
     print(
-        f"{'data set':11}{'engine':>7}{'users':>7}{'s a round':>11}{'slowest':>9}{'start-up s':>12}{'peak MiB':>10}"
+        f"{'data set':11}{'engine':>7}{'users':>7}{'s a round':>11}{'fastest':>9}{'start-up s':>12}{'peak MiB':>10}"
         f"{'vectors MiB':>13}{'up MiB':>8}{'down MiB':>10}{'load':>6}"
     )
     cells = product(arguments.engine or ENGINES, arguments.users or COHORTS, arguments.dataset or DATASETS)
@@ -66,7 +66,7 @@ def main() -> None:
         }
         cost = measured(options)
         print(
-            f"{dataset:11}{engine:>7}{users:7}{cost.median:11.3f}{cost.slowest:9.3f}{cost.startup:12.1f}"
+            f"{dataset:11}{engine:>7}{users:7}{cost.median:11.3f}{cost.fastest:9.3f}{cost.startup:12.1f}"
             f"{cost.memory / MIB:10.0f}{cost.vectors / MIB:13.1f}{cost.up / MIB:8.1f}{cost.down / MIB:10.1f}"
             f"{os.getloadavg()[0]:6.1f}",
             flush=True,
@@ -93,7 +93,7 @@ def measured(options: dict[str, object]) -> Cost:
         seconds = [line["seconds"] for line in lines]
         return Cost(
             median=statistics.median(seconds),
-            slowest=max(seconds),
+            fastest=min(seconds),
             startup=(run / "config.json").stat().st_mtime - started,
             memory=memory,
             vectors=sum(path.stat().st_blocks * 512 for path in run.glob("nodes/**/vectors.float32")),
