@@ -9,6 +9,7 @@ raises ``OptionError``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import tomllib
@@ -40,13 +41,19 @@ def read(group: type[Group], run_config: RunConfig, prefix: str = "") -> Group:
     Missing keys take the field's default. Raises ``OptionError`` where a value has the wrong type or is
     not among the allowed ones.
     """
-    hints = typing.get_type_hints(group)
+    hints = _type_hints(group)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for field in dataclasses.fields(group):  # type: ignore[arg-type]
         name = option_name(field.name, prefix)
         if name in run_config:
             values[field.name] = _convert(name, run_config[name], hints[field.name])
     return group(**values)
+
+
+@functools.cache
+def _type_hints(group: type) -> dict[str, Any]:
+    # Nodes read a request's options in every round, and resolving the hints takes longer than the rest.
+    return typing.get_type_hints(group)
 
 
 def option_name(field: str, prefix: str = "") -> str:
