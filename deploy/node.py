@@ -21,13 +21,13 @@ class NoSlotError(RuntimeError):
     """All parts are hosted already."""
 
 
-def take_slot(folder: Path, name: str, count: int) -> tuple[int, int]:
-    """The first free one of ``count`` slots, and the descriptor that holds it as long as a process has it open.
+def take_slot(folder: Path, name: str, count: int, first: int = 0) -> tuple[int, int]:
+    """The first free one of the slots ``first`` to ``count`` - 1, and the descriptor that holds it.
 
-    Raises ``NoSlotError`` where none is free.
+    It holds it as long as a process has it open. Raises ``NoSlotError`` where none is free.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
+    for index in range(first, count):
         descriptor = os.open(folder / f"{name}-{index}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,7 +36,10 @@ def take_slot(folder: Path, name: str, count: int) -> tuple[int, int]:
             continue
         os.set_inheritable(descriptor, True)
         return index, descriptor
-    raise NoSlotError(f"All {count} {name} nodes run already: start fewer, or raise the number of partitions.")
+    raise NoSlotError(
+        f"All {name} nodes from {first} to {count - 1} run here already: start fewer, or raise the number of "
+        "partitions."
+    )
 
 
 def supernode(chosen: argparse.Namespace, index: int) -> list[str]:
@@ -65,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m deploy.node", description="Start a SuperNode on a free part.")
     made.add_argument("--role", choices=("benign", "attacker"), required=True)
     made.add_argument("--count", type=int, required=True, help="how many parts the role's users are dealt out to")
+    made.add_argument("--first", type=int, default=0, help="the first part that this machine may take")
     made.add_argument("--superlink", required=True, help="host:port of the Fleet API")
     made.add_argument("--root-certificates", type=Path, required=True)
     made.add_argument("--keys", type=Path, required=True, help="the folder of the nodes' private keys: benign-0, …")
@@ -80,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     """``python -m deploy.node``: becomes the SuperNode."""
     chosen = parser().parse_args(arguments)
     try:
-        index, _ = take_slot(chosen.state_dir / "slots", chosen.role, chosen.count)
+        index, _ = take_slot(chosen.state_dir / "slots", chosen.role, chosen.count, chosen.first)
     except NoSlotError as error:
         sys.exit(str(error))
     command = supernode(chosen, index)

@@ -171,11 +171,12 @@ def test_the_images_requirements_install_into_a_clean_environment(tmp_path: Path
 def test_replicas_take_different_slots_and_give_them_back(tmp_path: Path) -> None:
     held = [take_slot(tmp_path, "benign", 2) for _ in range(2)]
     assert [index for index, _ in held] == [0, 1]
-    with pytest.raises(NoSlotError, match="All 2 benign nodes run already"):
+    with pytest.raises(NoSlotError, match="All benign nodes from 0 to 1 run here already"):
         take_slot(tmp_path, "benign", 2)
     assert take_slot(tmp_path, "attacker", 1)[0] == 0
     os.close(held[0][1])
     assert take_slot(tmp_path, "benign", 2)[0] == 0
+    assert take_slot(tmp_path, "benign", 4, first=2)[0] == 2, "another machine's replicas begin elsewhere"
 
 
 def test_a_slot_outlives_the_program_that_took_it(tmp_path: Path) -> None:
