@@ -68,12 +68,9 @@ def assert_sound(directory: Path, summary: dict[str, Any], rounds: int) -> None:
     assert (summary["skipped_rounds"], summary["failed_answers"], summary["rejected"]) == (0, 0, {})
     model, lines = results(directory)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in model.values())
-    assert any(line.get("malicious") for line in lines) == (json.loads(config(directory))["options"]["attack"] != "none")
+    attack = json.loads((directory / "config.json").read_text())["options"]["attack"]
+    assert any(line.get("malicious") for line in lines) == (attack != "none")
     assert all(line["updates"] == 20 for line in lines if "updates" in line)
-
-
-def config(directory: Path) -> str:
-    return (directory / "config.json").read_text()
 
 
 @pytest.mark.parametrize("attack", ["none", *ATTACKS])
