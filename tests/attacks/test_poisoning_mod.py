@@ -196,7 +196,7 @@ def test_every_attack_reads_its_options_under_its_prefix() -> None:
         ("clutser", "expected one of none, label-flip, fed-attack, gaussian, lie, fang, cluster, cluster"),
         ("no_such_module:Mine", "No module named 'no_such_module'.*plugin-dir"),
         ("attacks.lie:Truth", "has no attribute 'Truth'"),
-        ("attacks.lie:largest_z", "expected a subclass"),
+        ("attacks.lie:largest_z", "Expected a subclass"),
     ],
 )
 def test_an_attack_that_cannot_be_found_is_explained(name: str, expected: str) -> None:
