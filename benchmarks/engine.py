@@ -120,7 +120,6 @@ def own_command(options: Mapping[str, Any]) -> list[str]:
 
 def flower_command(options: Mapping[str, Any], folder: str, nodes: int) -> list[str]:
     """A run by Flower's own simulation with so many nodes."""
-    options = {key: value for key, value in options.items()}
     text = " ".join(f"{key}={json.dumps(value)}" for key, value in options.items())
     flwr = Path(sys.executable).parent / "flwr"
     federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
