@@ -165,7 +165,8 @@ def measure_rounds(data_dir: str, rounds: int) -> None:
             empty: dict[str, Scalar] = {"rounds": rounds, "nodes": NODES, "out": str(out)}
             for app, options in ((nothing, empty), (PROJECT, ours)):
                 command = federation.run_command(app, options)
-                subprocess.run(command, env=federation.environment, stdout=subprocess.DEVNULL, check=True)
+                done = subprocess.run(command, env=federation.environment, capture_output=True, text=True, check=True)
+                print(done.stdout[-1500:] if "ERROR" in done.stdout else "", end="", file=sys.stderr)
         taken = {"none": json.loads(out.read_text())}
         lines = (folder / "runs" / "run" / "rounds.jsonl").read_text().splitlines()
         taken["ours"] = [json.loads(line)["seconds"] for line in lines]
@@ -180,7 +181,8 @@ def _nothing_app(folder: Path) -> Path:
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").touch()
         (folder / package / "app.py").write_text(text)
-    (folder / "server" / "exchange.py").write_text((PROJECT / "server" / "exchange.py").read_text())
+    for name in ("exchange.py", "direct_grid.py"):
+        (folder / "server" / name).write_text((PROJECT / "server" / name).read_text())
     (folder / "pyproject.toml").write_text(
         textwrap.dedent("""
             [project]
