@@ -32,8 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/python -m experiments demo
 
+# One thread a process: the tests start many processes, and threads that wait for each other take longer.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest
 
 # The hostile replies of the tests, 50 times as many (TIMES=…).
 fuzz: setup
