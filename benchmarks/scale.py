@@ -1,8 +1,9 @@
 """What a round costs with 10 thousand and with 1 million users: ``python -m benchmarks.scale``.
 
-Each line is a run of the product itself in processes of its own: the median and least seconds of its rounds (evaluation apart),
-seconds of start-up, the peak memory of all processes (proportional set size), what the nodes' private vectors
-take on disk, and the bytes of a round.
+Each line is a run of the product itself in processes of its own: the median and the least seconds of its rounds
+(evaluation apart), the median of the server's processor seconds, which with engine local are those of all nodes too and
+depend little on what else the machine does; seconds of start-up, the peak memory of all processes (proportional
+set size), what the nodes' private vectors take on disk, and the bytes of a round.
 """
 
 from __future__ import annotations
@@ -12,18 +13,24 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
-from benchmarks.engine import Peak, own_command
+from benchmarks.engine import Peak
 
 DATASETS = ("scale-10k", "scale")
 COHORTS = (50, 500, 5000)
 ENGINES = ("ray", "local")
 MIB = 1 << 20
+
+PROCESSOR = "processor.json"
+"""Where a run leaves the processor seconds of each of its rounds."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Cost:
 
     median: float
     fastest: float
+    processor: float
     startup: float
     memory: int
     vectors: int
@@ -47,12 +55,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="another option of the run")
     parser.add_argument("--data-dir", default=os.environ.get("ROBUST_FEDREC_DATA", ""))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.one:
+        run_one(json.loads(arguments.one))
+        return
     others = dict(option.split("=", 1) for option in arguments.option)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {arguments.rounds} rounds each\n")
     print(
-        f"{'data set':11}{'engine':>7}{'users':>7}{'s a round':>11}{'fastest':>9}{'start-up s':>12}{'peak MiB':>10}"
-        f"{'vectors MiB':>13}{'up MiB':>8}{'down MiB':>10}{'load':>6}"
+        f"{'data set':11}{'engine':>7}{'users':>7}{'s a round':>11}{'fastest':>9}{'CPU s':>8}{'start-up s':>12}"
+        f"{'peak MiB':>10}{'vectors MiB':>13}{'up MiB':>8}{'down MiB':>10}{'load':>6}"
     )
     cells = product(arguments.engine or ENGINES, arguments.users or COHORTS, arguments.dataset or DATASETS)
     for engine, users, dataset in cells:
@@ -66,22 +78,21 @@ def main() -> None:
         }
         cost = measured(options)
         print(
-            f"{dataset:11}{engine:>7}{users:7}{cost.median:11.3f}{cost.fastest:9.3f}{cost.startup:12.1f}"
+            f"{dataset:11}{engine:>7}{users:7}{cost.median:11.3f}{cost.fastest:9.3f}{cost.processor:8.3f}{cost.startup:12.1f}"
             f"{cost.memory / MIB:10.0f}{cost.vectors / MIB:13.1f}{cost.up / MIB:8.1f}{cost.down / MIB:10.1f}"
             f"{os.getloadavg()[0]:6.1f}",
             flush=True,
         )
 
 
-def measured(options: dict[str, object]) -> Cost:
+def measured(options: dict[str, Any]) -> Cost:
     """Run with these options; the first quarter of the rounds, at most five, only warms up."""
     with tempfile.TemporaryDirectory() as folder:
         # The last round is always evaluated: by few users, since its time is not that of a round.
         common = {"eval-every": 1_000_000, "eval-users": 50, "output-dir": folder, "run-name": "run", "tracker": "none"}
         started = time.time()
-        process = subprocess.Popen(
-            own_command({**common, **options}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-m", "benchmarks.scale", "--one", json.dumps({**common, **options})]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         peak = Peak(Path(folder))
         _, errors = process.communicate()
         memory = peak.stop()
@@ -94,12 +105,30 @@ def measured(options: dict[str, object]) -> Cost:
         return Cost(
             median=statistics.median(seconds),
             fastest=min(seconds),
+            processor=statistics.median(json.loads((run / PROCESSOR).read_text())[-len(lines) :]),
             startup=(run / "config.json").stat().st_mtime - started,
             memory=memory,
             vectors=sum(path.stat().st_blocks * 512 for path in run.glob("nodes/**/vectors.float32")),
             up=statistics.fmean(line["bytes_up"] for line in lines),
             down=statistics.fmean(line["bytes_down"] for line in lines),
         )
+
+
+def run_one(options: dict[str, Any]) -> None:
+    """The body of a line, in a process of its own."""
+    from server.simulation import simulate
+    from server.training import Training
+
+    round_of, spent = Training._round, []
+
+    def timed(training: Training, server_round: int) -> None:
+        began = time.process_time()
+        round_of(training, server_round)
+        spent.append(time.process_time() - began)
+
+    with patch.object(Training, "_round", timed):
+        directory, _ = simulate(options)
+    (directory / PROCESSOR).write_text(json.dumps(spent))
 
 
 if __name__ == "__main__":
