@@ -49,6 +49,11 @@ class Flower:
         text = " ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
         command = ["flwr", "run", str(PROJECT), "--stream", "--run-config", text]
         command += ["--federation-config", "num-supernodes=2 client-resources-num-cpus=1"]
+        printed = self._call(command)
+        # On an overloaded machine Ray gives up on its own server before that has started; nothing of ours ran then.
+        return self._call(command) if "Timed out waiting for file" in printed else printed
+
+    def _call(self, command: list[str]) -> str:
         done = subprocess.run(command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300)
         return done.stdout + done.stderr
 
@@ -92,13 +97,14 @@ def results(directory: Path):
 
 @pytest.mark.parametrize("engine", ["ray", "flower"])
 def test_flwr_run_gives_the_same_model_to_the_bit(engine: str, flower, expected, tmp_path) -> None:
-    printed = flower.run({**OPTIONS, "engine": engine, "output-dir": str(tmp_path), "run-name": "run"})
-    assert (tmp_path / "run" / "summary.json").exists(), printed
-    assert str(tmp_path / "run") in printed
-    items, metrics = results(tmp_path / "run")
+    printed = flower.run({**OPTIONS, "engine": engine, "output-dir": str(tmp_path)})
+    directory = next((path.parent for path in tmp_path.glob("*/summary.json")), None)
+    assert directory is not None, printed
+    assert str(directory) in printed
+    items, metrics = results(directory)
     assert torch.equal(items, expected[0])
     assert metrics == expected[1]
-    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    written = json.loads((directory / "config.json").read_text())
     assert written["options"]["defense"] == "union+multi-krum"
 
 
