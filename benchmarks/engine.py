@@ -97,7 +97,7 @@ def show(name: str, case: Case, rounds: int, data_dir: str) -> None:
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        peak = Peak(Path(folder))
+        peak = Peak()
         _, errors = process.communicate()
         most = peak.stop()
         path = Path(folder) / "run" / "rounds.jsonl"
@@ -147,8 +147,7 @@ def end_superlink(folder: str) -> None:
 class Peak:
     """The most memory (proportional set size, bytes) that this process' children held together."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder).encode()
+    def __init__(self) -> None:
         self._most = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -93,7 +93,7 @@ def measured(options: dict[str, Any]) -> Cost:
         started = time.time()
         command = [sys.executable, "-m", "benchmarks.scale", "--one", json.dumps({**common, **options})]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        peak = Peak(Path(folder))
+        peak = Peak()
         _, errors = process.communicate()
         memory = peak.stop()
         run = Path(folder) / "run"
