@@ -20,7 +20,7 @@ class About:
     """A run as its node knows it.
 
     ``data``: the node's own file, "" for a part of ``dataset``; ``server_round``: the latest round whose model
-    the node has evaluated, or before whose training it was last asked.
+    the node has evaluated, or before whose training its process was first asked.
     """
 
     model: str

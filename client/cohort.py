@@ -111,20 +111,26 @@ class Cohort:
 def cohort_of(shard: Shard, users: Ints) -> Cohort:
     """The cohort of these users, in ascending order. Raises ``ValueError`` for users that the shard does not hold."""
     users = np.sort(users)
-    slots = np.searchsorted(shard.users, users)
-    known = slots < len(shard)
-    known[known] = shard.users[slots[known]] == users[known]
-    if not known.all():
-        raise ValueError(f"This node does not host the users {users[~known][:10].tolist()}.")
+    slots = _slots(shard, users)
     starts = shard.train_splits[slots]
     counts = shard.train_splits[slots + 1] - starts
     items = shard.train_items[ragged_positions(starts, counts)].astype(np.int64)
     return Cohort(shard, users, slots, splits_of(counts), items)
 
 
+def _slots(shard: Shard, users: Ints) -> Ints:
+    slots = np.searchsorted(shard.users, users)
+    known = slots < len(shard)
+    known[known] = shard.users[slots[known]] == users[known]
+    if not known.all():
+        raise ValueError(f"This node does not host the users {users[~known][:10].tolist()}.")
+    return slots
+
+
 def in_parts(shard: Shard, users: Ints) -> list[Ints]:
     """The users in groups that are small enough to train at once; a user's numbers do not depend on its group."""
-    counts = cohort_of(shard, users).counts
+    slots = _slots(shard, users)
+    counts = shard.train_splits[slots + 1] - shard.train_splits[slots]
     group = (np.cumsum(counts) - counts) // EXAMPLES_AT_ONCE
     return np.split(users, np.flatnonzero(np.diff(group)) + 1)
 

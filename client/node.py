@@ -48,6 +48,7 @@ class Node:
         self._private: dict[str, PrivateVectors] = {}
         self._attack: dict[str, Attack] = {}
         self._attacked: dict[str, int] = {}
+        self._noted: set[str] = set()
         kind = learner_class(config.run.model)
         self.learner: Learner = kind.of_node(self.shard, evaluated, self._vectors, config.run, self.device)
 
@@ -96,7 +97,9 @@ class Node:
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        keep_about(directory, about(self._config, self.num_users, request), self._users)
+        if run not in self._noted or isinstance(request, EvaluateRequest):
+            keep_about(directory, about(self._config, self.num_users, request), self._users)
+            self._noted.add(run)
         timeline, dim = Timeline(directory), stored_dim(directory)
         back_to = timeline.back_to(request.resumed_at)
         if back_to is not None:

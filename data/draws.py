@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +43,14 @@ def raw(
     seed: int, stream: Stream, server_round: int, users: Iterable[int], counts: Iterable[int]
 ) -> NDArray[np.uint64]:
     """The first ``counts[k]`` 64-bit words of each user's sequence, one user after another: (Σ counts,) uint64."""
-    parts = [
-        _philox(seed, stream, server_round, user).random_raw(count) for user, count in zip(users, counts, strict=True)
-    ]
+    philox = _philox(seed, stream, server_round, 0)
+    # To set a generator's state takes a tenth of the time of making one.
+    state: Any = philox.state
+    parts = []
+    for user, count in zip(users, counts, strict=True):
+        state["state"]["counter"][3] = user
+        philox.state = state
+        parts.append(philox.random_raw(count))
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 

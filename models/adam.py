@@ -12,6 +12,9 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 IDLE_ROUNDS = 200
 """After this many rounds with a zero gradient the momentum is spent: 0.9^200 = 7e-10."""
 
+SMALL_ROOT = 5e-6
+"""Below this √v the ε of Adam's denominator, 1e-8, is no small correction."""
+
 VALUES_AT_ONCE = 1 << 17
 """Values whose temporaries stay in a core's cache: half a megabyte."""
 
@@ -54,24 +57,39 @@ def idle(parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: fl
 
     ``parameter`` and the moments are (n, d); ``last`` (n,) int64 is the round each row was last brought up
     to. A row that was never stepped has zero moments and stays where it is. Source: the reference steps
-    its simulated user table with one dense Adam; this plays the same steps where the rows live.
+    its simulated user table with one dense Adam; this sums the same steps where the rows live. Each value
+    depends on its own row alone, to the bit.
     """
     gaps = (until - last).clamp(min=0)
     moved = parameter.clone()
-    longest = min(int(gaps.max()), IDLE_ROUNDS) if len(gaps) else 0
-    if longest:
-        elapsed = torch.arange(1, longest + 1, device=parameter.device, dtype=torch.float64)
-        rounds = last.unsqueeze(1) + elapsed
-        played = elapsed <= gaps.unsqueeze(1)
-        # The moments only decay, so that round t's step is m·a_t / (√v·b_t + ε) with scalars a, b of each row.
-        first_scale = rate * BETA1**elapsed / (1 - BETA1**rounds) * played
-        second_scale = (BETA2**elapsed / (1 - BETA2**rounds)).sqrt()
-        root = moments.second.sqrt()
-        for index in range(longest):
-            scale = second_scale[:, index : index + 1].to(root.dtype)
-            numerator = moments.first * first_scale[:, index : index + 1].to(root.dtype)
-            moved -= numerator / (root * scale + EPSILON)
+    if bool((gaps > 0).any()):
+        moved -= moments.first * _steps_per_momentum(moments.second.sqrt(), gaps, last, rate)
     decay = gaps.unsqueeze(1).to(torch.float64)
     first = moments.first * (BETA1**decay).to(parameter.dtype)
     second = moments.second * (BETA2**decay).to(parameter.dtype)
     return moved, Moments(first, second)
+
+
+def _steps_per_momentum(root: Tensor, gaps: Tensor, last: Tensor, rate: float) -> Tensor:
+    """(n, d): Σ_t a_t / (b_t·root + ε) over each row's idle rounds, for ``root`` = √v (n, d).
+
+    The moments only decay, so that round t's step is m·a_t / (√v·b_t + ε) with scalars a, b of each row. In powers
+    of ε/√v three terms are exact to 1e-8; the few values whose √v is too small for that are summed round by round.
+    """
+    # As many for every row, played or not, so that a sum's order does not depend on who else is there.
+    elapsed = torch.arange(1, IDLE_ROUNDS + 1, device=root.device, dtype=torch.float64)
+    rounds = last.unsqueeze(1) + elapsed
+    played = elapsed <= gaps.unsqueeze(1)
+    a = rate * BETA1**elapsed / (1 - BETA1**rounds) * played
+    b = (BETA2**elapsed / (1 - BETA2**rounds)).sqrt()
+    terms = [(a / b**power).sum(1, keepdim=True).to(root.dtype) for power in (1, 2, 3)]
+    epsilons = EPSILON / root
+    total = (terms[0] - epsilons * (terms[1] - epsilons * terms[2])) / root
+    total.masked_fill_(root == 0, 0)
+    a, b = a.to(root.dtype), b.to(root.dtype)
+    rows, columns = ((root > 0) & (root < SMALL_ROOT)).nonzero(as_tuple=True)
+    few = VALUES_AT_ONCE // IDLE_ROUNDS
+    for row, column in zip(torch.split(rows, few), torch.split(columns, few), strict=True):
+        small = root[row, column].unsqueeze(1)
+        total[row, column] = (a[row] / (small * b[row] + EPSILON)).sum(1)
+    return total

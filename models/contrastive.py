@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.rows import pieces
+from models.rows import as_factors, pieces
 
 CHUNK = 256
 """Examples at a time: with 17 vectors each, the temporaries of so many stay in a core's cache."""
@@ -52,7 +52,7 @@ def add_contrastive(table: Tensor, draws: ContrastiveDraws, weight: float, rows:
     for part in pieces(draws.splits, CHUNK):
         users, items = owner[part], draws.items[part]
         vectors = table.index_select(0, items.flatten()).view(len(users), width, -1)
-        keep = None if draws.keep is None else draws.keep[part].to(table.dtype).mul_(factor)
+        keep = None if draws.keep is None else as_factors(draws.keep[part], factor, table.dtype)
         if keep is not None:
             vectors.mul_(keep)
         anchor, others = vectors[:, 0], vectors[:, 1:]

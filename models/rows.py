@@ -57,3 +57,9 @@ def pieces(splits: Tensor, largest: int) -> list[slice]:
     if stop > start:
         parts.append(slice(start, stop))
     return parts
+
+
+def as_factors(keep: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """What dropout multiplies by: ``factor`` where ``keep`` (bool, contiguous) is true, else 0."""
+    # From bytes torch converts six times as fast as from truth values.
+    return keep.view(torch.uint8).to(dtype).mul_(factor)

@@ -163,20 +163,15 @@ def merge(parts: Sequence[Updates]) -> Updates:
     if len(parts) <= 1:
         return concat(parts).sorted_by_user()
     order = torch.cat([part.users for part in parts]).argsort()
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    row_splits = splits_of(torch.cat([part.row_counts for part in parts])[order])
-    rows = parts[0].rows.new_empty(int(row_splits[-1]), parts[0].dim)
-    items = parts[0].items.new_empty(len(rows))
-    for part, places in zip(parts, torch.split(place, [len(part) for part in parts]), strict=True):
-        target = ragged_positions(row_splits[places], part.row_counts)
-        rows.index_copy_(0, target, part.rows)
-        items.index_copy_(0, target, part.items)
+    counts = [part.row_counts.tolist() for part in parts]
     joined = {
         name: torch.cat([getattr(part, name) for part in parts])[order]
         for name in ("users", "num_examples", "shared", "l2_share")
     }
-    return Updates(row_splits=row_splits, items=items, rows=rows, **joined)
+    for name in ("items", "rows"):
+        of_user = [rows for part, sizes in zip(parts, counts, strict=True) for rows in getattr(part, name).split(sizes)]
+        joined[name] = torch.cat([of_user[place] for place in order.tolist()])
+    return Updates(row_splits=splits_of(torch.tensor([size for sizes in counts for size in sizes])[order]), **joined)
 
 
 def make_updates(

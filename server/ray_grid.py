@@ -1,8 +1,9 @@
 """A grid whose nodes are long-lived Ray actors, each with its shard and its state in memory.
 
-A round costs two hops through shared memory instead of Flower's polling and pickling: the model is put
-into the object store once a round, an actor maps it without a copy, and so does the server with the
-updates that come back. Messages, apps and mods are the same as on Flower's own engines.
+A round costs two hops through shared memory instead of Flower's polling and pickling: the model is handed out
+once a round, an actor maps it without a copy, and so does the server with the updates that come back. Actors on
+this machine map each other's memory (see ``handed_memory``); to others it goes through Ray's object store.
+Messages, apps and mods are the same as on Flower's own engines.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -22,13 +24,14 @@ import ray
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 
 from server.direct_grid import DirectGrid
+from server.handed_memory import HandedMemory, Place, mapped
 
 NODE_UNAVAILABLE = 5
 CLIENT_FAILED = 2
 """Flower's error codes."""
 
 SHARED_FROM = 64 * 1024
-"""Bytes from which a record goes through the object store; a smaller one travels inside its call."""
+"""Bytes from which a record goes through shared memory; a smaller one travels inside its call."""
 
 Packed = dict[str, Any]
 """A record as plain values; arrays as views of their bytes, which Ray puts into shared memory as they are."""
@@ -47,6 +50,14 @@ class Placement:
     gpus: float = 0.0
     threads: int = 1
     together: int = 1
+
+
+@dataclass(frozen=True)
+class Near:
+    """For an actor on the server's machine: the number of the exchange, and where the message's large records are."""
+
+    exchange: int
+    place: Place | None
 
 
 class NodeActor:
@@ -69,23 +80,46 @@ class NodeActor:
         if Path(app_dir).resolve() not in place.parents:
             raise ImportError(f"This worker imported the app from {place}, expected a file in {app_dir}.")
         self._app = getattr(module, attribute)
+        self._exchange = 0
+        self._handed: list[HandedMemory] = []
         self._contexts = {
             node: Context(run_id, node, node_config, RecordDict(), run_config)
             for node, node_config in node_configs.items()
         }
 
-    def answer(self, address: tuple[int, str, str], content: dict[str, Any], *shared: Any) -> tuple[bool, Any]:
+    def maps(self, place: Place) -> bool:
+        """Whether this process can map the server's memory, and so the server this one's."""
+        try:
+            return bool(mapped(place))
+        except OSError:
+            return False
+
+    def answer(
+        self, address: tuple[int, str, str], content: dict[str, Any], near: Near | None, *stored: Any
+    ) -> tuple[bool, Any]:
         """Whether it succeeded, and the packed reply or the error's text.
 
-        ``address``: node, message type and group; ``shared``: records that were put once for several messages.
+        ``address``: node, message type and group; ``stored``: records that were put into the object store once for
+        several messages; ``near``: how the server, on the same machine, hands over memory, ``None`` for another one.
         """
-        records = {name: shared[place] if isinstance(place, int) else place for name, place in content.items()}
         node, kind, group = address
-        message = Message(_unpack(records), node, kind, group_id=group)
         try:
-            return True, _pack(self._app(message, self._contexts[node]).content)
+            memory = None if near is None or near.place is None else mapped(near.place)
+            records = {name: stored[part] if isinstance(part, int) else part for name, part in content.items()}
+            message = Message(_unpack(records, memory), node, kind, group_id=group)
+            reply = self._app(message, self._contexts[node]).content
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
+        if near is None:
+            return True, (_pack(reply), None)
+        if near.exchange != self._exchange:
+            # The server has mapped what belonged to the last exchange, or waits for it no longer.
+            self._exchange, self._handed = near.exchange, []
+        packed, handed = _hand_over(reply)
+        if handed is None:
+            return True, (packed, None)
+        self._handed.append(handed)
+        return True, (packed, handed.place)
 
 
 class RayGrid(DirectGrid):
@@ -116,26 +150,32 @@ class RayGrid(DirectGrid):
         super().__init__(self._actors)
         self._pending: dict[str, tuple[Message, Any]] = {}
         self._ids = count(1)
+        self._exchange = 0
+        self._outgoing: _Outgoing | None = None
+        self._near: set[Any] = set()
+        self._probes: dict[Any, Any] = {}
+        with suppress(OSError):
+            self._probe = HandedMemory([b"probe"])
+            self._probes = {actor.maps.remote(self._probe.place): actor for actor in set(self._actors.values())}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; a record that several messages share goes into the object store once."""
-        stored: dict[int, Any] = {}
+        """Send; a record that several messages share goes into shared memory once."""
+        self._exchange += 1
+        self._find_near()
+        outgoing = _Outgoing()
         ids = []
         for message in messages:
-            content: dict[str, Any] = {}
-            shared: list[Any] = []
-            for name, record in message.content.items():
-                if isinstance(record, ArrayRecord) and _size(record) >= SHARED_FROM:
-                    if id(record) not in stored:
-                        stored[id(record)] = ray.put(_pack_record(record))
-                    content[name] = len(shared)
-                    shared.append(stored[id(record)])
-                else:
-                    content[name] = _pack_record(record)
             about = message.metadata
+            actor = self._actors[about.dst_node_id]
+            # Replies to a query may be taken up one after another, when another exchange is under way.
+            near = actor in self._near and about.message_type != "query"
+            content, place, stored = outgoing.handed(message.content) if near else outgoing.stored(message.content)
             address = (about.dst_node_id, about.message_type, about.group_id)
             ids.append(str(next(self._ids)))
-            self._pending[ids[-1]] = (message, self._actors[address[0]].answer.remote(address, content, *shared))
+            future = actor.answer.remote(address, content, Near(self._exchange, place) if near else None, *stored)
+            self._pending[ids[-1]] = (message, future)
+        # Actors map it when they come to it: until the next exchange it stays.
+        self._outgoing = outgoing
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -155,6 +195,18 @@ class RayGrid(DirectGrid):
         for actor in set(self._actors.values()):
             ray.kill(actor)
         self._actors.clear()
+        self._near.clear()
+
+    def _find_near(self) -> None:
+        """Who of those asked has said by now whether it can map this process' memory."""
+        if not self._probes:
+            return
+        done, _ = ray.wait(list(self._probes), num_returns=len(self._probes), timeout=0)
+        for probe in done:
+            actor = self._probes.pop(probe)
+            with suppress(ray.exceptions.RayError):
+                if ray.get(probe):
+                    self._near.add(actor)
 
     def _collect(self, ids: list[str], timeout: float | None) -> list[Message]:
         futures = {self._pending[message_id][1]: message_id for message_id in ids if message_id in self._pending}
@@ -172,7 +224,14 @@ class RayGrid(DirectGrid):
             return Message(Error(NODE_UNAVAILABLE, reason), reply_to=message)
         if not succeeded:
             return Message(Error(CLIENT_FAILED, answer), reply_to=message)
-        return Message(_unpack(answer), reply_to=message)
+        packed, place = answer
+        try:
+            memory = None if place is None else mapped(place)
+        except OSError as error:
+            # It answered and died; or it was started anew on another machine.
+            self._near.discard(self._actors[message.metadata.dst_node_id])
+            return Message(Error(NODE_UNAVAILABLE, f"The node's memory is gone: {error}"), reply_to=message)
+        return Message(_unpack(packed, memory), reply_to=message)
 
 
 def start_ray(address: str) -> None:
@@ -191,6 +250,70 @@ def _size(record: ArrayRecord) -> int:
     return sum(len(array.data) for array in record.values())
 
 
+class _Outgoing:
+    """The messages of one exchange on their way: each large record is laid out once, however many share it."""
+
+    def __init__(self) -> None:
+        self._stored: dict[int, Any] = {}
+        self._handed: dict[tuple[int, ...], HandedMemory | None] = {}
+        self._packed: dict[int, Packed] = {}
+
+    def stored(self, content: RecordDict) -> tuple[dict[str, Any], None, list[Any]]:
+        """For an actor anywhere: the content with numbers in place of large records, and these in the object store."""
+        packed: dict[str, Any] = {}
+        references: list[Any] = []
+        large = _large(content)
+        for name, record in content.items():
+            if name in large:
+                if id(record) not in self._stored:
+                    self._stored[id(record)] = ray.put(_pack_record(large[name]))
+                packed[name] = len(references)
+                references.append(self._stored[id(record)])
+            else:
+                packed[name] = _pack_record(record)
+        return packed, None, references
+
+    def handed(self, content: RecordDict) -> tuple[dict[str, Any], Place | None, list[Any]]:
+        """For an actor that can map this process' memory."""
+        large = _large(content)
+        key = tuple(id(record) for record in large.values())
+        if key not in self._handed:
+            self._handed[key] = _lay_out(large, self._packed)
+        memory = self._handed[key]
+        packed = {
+            name: self._packed[id(record)] if name in large else _pack_record(record)
+            for name, record in content.items()
+        }
+        return packed, None if memory is None else memory.place, []
+
+
+def _hand_over(content: RecordDict) -> tuple[dict[str, Packed], HandedMemory | None]:
+    """A reply with its large records in memory of their own."""
+    large = _large(content)
+    laid_out: dict[int, Packed] = {}
+    memory = _lay_out(large, laid_out)
+    packed = {name: laid_out.get(id(record)) or _pack_record(record) for name, record in content.items()}
+    return packed, memory
+
+
+def _lay_out(large: dict[str, ArrayRecord], packed: dict[int, Packed]) -> HandedMemory | None:
+    """Memory with the records' arrays; ``packed`` gets each record with spans of it in place of its bytes."""
+    if not large:
+        return None
+    memory = HandedMemory([array.data for record in large.values() for array in record.values()])
+    spans = iter(memory.spans)
+    for record in large.values():
+        packed[id(record)] = {
+            "arrays": {name: (array.dtype, array.shape, array.stype, next(spans)) for name, array in record.items()}
+        }
+    return memory
+
+
+def _large(content: RecordDict) -> dict[str, ArrayRecord]:
+    records = {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
+    return {name: record for name, record in records.items() if _size(record) >= SHARED_FROM}
+
+
 def _pack(content: RecordDict) -> dict[str, Packed]:
     return {name: _pack_record(record) for name, record in content.items()}
 
@@ -205,17 +328,25 @@ def _pack_record(record: Any) -> Packed:
     return {"metrics" if isinstance(record, MetricRecord) else "config": dict(record.items())}
 
 
-def _unpack(content: dict[str, Packed]) -> RecordDict:
-    return RecordDict({name: _unpack_record(packed) for name, packed in content.items()})
+def _unpack(content: dict[str, Packed], memory: memoryview | None) -> RecordDict:
+    return RecordDict({name: _unpack_record(packed, memory) for name, packed in content.items()})
 
 
-def _unpack_record(packed: Packed) -> Any:
+def _unpack_record(packed: Packed, memory: memoryview | None) -> Any:
     if "arrays" not in packed:
         return MetricRecord(packed["metrics"]) if "metrics" in packed else ConfigRecord(packed["config"])
     record = ArrayRecord()
     for name, (dtype, shape, stype, values) in packed["arrays"].items():
         array = Array(dtype, shape, stype, b"")
         # A view of shared memory in place of a copy; its readers take any buffer.
-        array.data = values.data
+        array.data = _bytes(values, memory)
         record[name] = array
     return record
+
+
+def _bytes(values: Any, memory: memoryview | None) -> Any:
+    if isinstance(values, np.ndarray):
+        return values.data
+    start, length = values
+    assert memory is not None
+    return memory[start : start + length]

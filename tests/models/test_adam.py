@@ -1,6 +1,7 @@
 """Adam's pure step against torch's optimizer, and the lazy form against one dense Adam over the whole table."""
 
 import numpy as np
+import pytest
 import torch
 
 from client.private_vectors import PrivateVectors
@@ -55,3 +56,35 @@ def test_looking_at_vectors_changes_nothing() -> None:
     before = store.at(users, 5, 0.01).vectors
     store.at(users, 50, 0.01)
     assert torch.equal(store.at(users, 5, 0.01).vectors, before)
+
+
+def played_one_by_one(value: float, first: float, second: float, last: int, until: int, rate: float) -> float:
+    """Dense Adam with a zero gradient in rounds last + 1 … until, in double precision."""
+    for count in range(last + 1, until + 1):
+        first, second = adam.BETA1 * first, adam.BETA2 * second
+        mean, square = first / (1 - adam.BETA1**count), second / (1 - adam.BETA2**count)
+        value -= rate * mean / (square**0.5 + adam.EPSILON)
+    return value
+
+
+@pytest.mark.parametrize("root", [0.0, 1e-12, 1e-8, 1e-6, 4.9e-6, 5.1e-6, 1e-5, 1e-3, 1.0])
+def test_idle_rounds_are_exact_for_moments_of_any_size(root: float) -> None:
+    """From values that Adam's ε swallows to large ones: as a loop over the rounds has it."""
+    last, until, rate = 7, 150, 2e-3
+    value, first, second = torch.tensor([[0.1]]), torch.tensor([[root]]), torch.tensor([[root**2]])
+    moved, _ = adam.idle(value, Moments(first, second), torch.tensor([last]), until, rate)
+    expected = played_one_by_one(0.1, float(first), float(second), last, until, rate)
+    assert abs(float(moved) - expected) <= 1e-6 * abs(expected - 0.1) + 1e-8
+
+
+def test_idle_rounds_of_a_user_do_not_depend_on_who_else_is_brought_up() -> None:
+    generator = torch.Generator().manual_seed(0)
+    n, d = 40, 8
+    parameter, first = torch.randn(n, d, generator=generator), torch.randn(n, d, generator=generator)
+    roots = 10 ** (torch.rand(n, d, generator=generator) * 10 - 9)
+    last = torch.randint(0, 400, (n,), generator=generator)
+    whole, _ = adam.idle(parameter, Moments(first, roots**2), last, 400, 2e-3)
+    for place in range(n):
+        one = slice(place, place + 1)
+        alone, _ = adam.idle(parameter[one], Moments(first[one], roots[one] ** 2), last[one], 400, 2e-3)
+        assert torch.equal(alone, whole[one])
