@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
+LISTED_FOR_A_DRAW = 16
+"""Untouched items that can be listed in the time of one search among the touched ones."""
+
 EXAMPLES_AT_ONCE = 16_384
 """Training items whose draws and gradients are in memory together, whatever the cohort."""
 
@@ -77,24 +80,37 @@ class Cohort:
         return Cohort(self.shard, self.users, self.slots, splits_of(counts), items, self.whole or self)
 
     @cached_property
-    def _untouched(self) -> tuple[Ints, Ints, Ints]:
-        """For drawing items that a user never touched: (how many (n,), offsets (n+1,), shifted keys)."""
+    def _touched(self) -> Ints:
+        """Each user's items in training, validation and test as sorted keys: position · (num_items + 1) + item."""
         width = self.shard.num_items + 1
         held_out = np.concatenate([self.valid, self.test])
         owner = np.concatenate([self.owner, np.tile(np.arange(len(self.users)), 2)])
         items = np.concatenate([self.items, held_out])
-        keys = sorted_unique(owner[items >= 0] * width + items[items >= 0])
-        touched = np.bincount(keys // width, minlength=len(self.users))
+        return sorted_unique(owner[items >= 0] * width + items[items >= 0])
+
+    @cached_property
+    def _untouched(self) -> tuple[Ints, Ints, Ints]:
+        """For drawing items that a user never touched: (how many (n,), offsets (n+1,), shifted keys)."""
+        keys = self._touched
+        touched = np.bincount(keys // (self.shard.num_items + 1), minlength=len(self.users))
         offsets = splits_of(touched)
         rank = np.arange(len(keys)) - np.repeat(offsets[:-1], touched)
         return self.shard.num_items - touched, offsets, keys - rank
 
+    @cached_property
+    def _listed(self) -> Ints:
+        """Every untouched item of each user, one user after another."""
+        untouched = np.ones((len(self.users), self.shard.num_items), np.bool_)
+        untouched[np.divmod(self._touched, self.shard.num_items + 1)] = False
+        items: Ints = np.nonzero(untouched)[1]
+        return items
+
     def untouched_items(self, owner: Ints, words: NDArray[np.uint64]) -> Ints:
         """One item a word (m,) that user ``owner[m]`` never touched in training, validation or test, uniformly.
 
-        The r-th untouched item is r plus the number of touched items before it, which a search over the
-        touched items less their ranks gives without rejection. Raises ``ValueError`` where a user touched
-        every item.
+        The r-th untouched item is looked up in a list of them, where so many are drawn that making the list pays;
+        else it is r plus the number of touched items before it, which a search over the touched items less their
+        ranks gives. Raises ``ValueError`` where a user touched every item.
         """
         if self.whole is not None:
             return self.whole.untouched_items(owner, words)
@@ -102,6 +118,9 @@ class Cohort:
         if len(available) and available.min() < 1:
             raise ValueError(f"User {self.users[available.argmin()]} has touched every item: no negative is left.")
         drawn = (draws.uniform(words) * available[owner]).astype(np.int64)
+        if len(words) * LISTED_FOR_A_DRAW > len(self.users) * self.shard.num_items:
+            listed: Ints = self._listed[splits_of(available)[owner] + drawn]
+            return listed
         keys = torch.from_numpy(owner * (self.shard.num_items + 1) + drawn)
         before: Ints = torch.searchsorted(torch.from_numpy(shifted), keys, right=True).numpy()
         result: Ints = drawn + before - offsets[owner]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.rows import as_factors, pieces
+from models.rows import as_numbers, pieces
 
 CHUNK = 256
 """Examples at a time: with 17 vectors each, the temporaries of so many stay in a core's cache."""
@@ -48,20 +48,21 @@ def add_contrastive(table: Tensor, draws: ContrastiveDraws, weight: float, rows:
     shares = 1.0 / counts.clamp(min=1).to(table.dtype)
     losses = table.new_zeros(len(counts))
     owner, width = draws.owner, draws.items.shape[1]
-    factor = 1.0 / (1.0 - draws.dropout)
+    # Dropout scales both vectors of a product by this: the products are scaled instead of the vectors.
+    scale = 1.0 if draws.keep is None else (1.0 - draws.dropout) ** -2
     for part in pieces(draws.splits, CHUNK):
         users, items = owner[part], draws.items[part]
         vectors = table.index_select(0, items.flatten()).view(len(users), width, -1)
-        keep = None if draws.keep is None else as_factors(draws.keep[part], factor, table.dtype)
+        keep = None if draws.keep is None else as_numbers(draws.keep[part], table.dtype)
         if keep is not None:
             vectors.mul_(keep)
         anchor, others = vectors[:, 0], vectors[:, 1:]
-        logits = torch.linalg.vecdot(others, anchor.unsqueeze(1))
+        logits = torch.linalg.vecdot(others, anchor.unsqueeze(1)).mul_(scale)
         logarithms = torch.log_softmax(logits, 1)
         losses.index_add_(0, users, -logarithms[:, 0] * shares[users])
         slope = logarithms.exp_()
         slope[:, 0] -= 1
-        slope.mul_((weight * shares[users]).unsqueeze(1))
+        slope.mul_((weight * scale * shares[users]).unsqueeze(1))
         gradients = torch.empty_like(vectors)
         gradients[:, 0] = torch.bmm(slope.unsqueeze(1), others).squeeze(1)
         torch.mul(slope.unsqueeze(2), anchor.unsqueeze(1), out=gradients[:, 1:])

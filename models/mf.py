@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.contrastive import ContrastiveDraws, add_contrastive
-from models.rows import as_factors, pieces, row_slots
+from models.rows import as_numbers, pieces, row_slots
 
 CHUNK = 1024
 """Pairs at a time: the temporaries of so many stay in a core's cache."""
@@ -122,7 +122,7 @@ def _add_bpr(
         negative = table.index_select(0, pairs.negatives[part])
         keep = None
         if pairs.keep is not None:
-            keep = as_factors(pairs.keep[part], factor, table.dtype).unbind(1)
+            keep = as_numbers(pairs.keep[part], table.dtype).mul_(factor).unbind(1)
             user, positive, negative = user.mul_(keep[0]), positive.mul_(keep[1]), negative.mul_(keep[2])
         difference = positive.sub_(negative)
         # torch.sigmoid rounds the last few of a batch differently, so that a user's numbers would depend on others.

@@ -59,7 +59,7 @@ def pieces(splits: Tensor, largest: int) -> list[slice]:
     return parts
 
 
-def as_factors(keep: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
-    """What dropout multiplies by: ``factor`` where ``keep`` (bool, contiguous) is true, else 0."""
+def as_numbers(keep: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 where ``keep`` (bool, contiguous) is true, else 0."""
     # From bytes torch converts six times as fast as from truth values.
-    return keep.view(torch.uint8).to(dtype).mul_(factor)
+    return keep.view(torch.uint8).to(dtype)

@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 
 from server.config import ServerConfig
+from server.freed_memory import keep_freed_memory
+from strategies.side_by_side import use_threads
 
 CLIENT_APP = "client.app:app"
 """What nodes run, as ``pyproject.toml`` names it; the server hands it on and never looks inside."""
@@ -33,6 +36,9 @@ def open_engine(grid: Grid | None, config: ServerConfig, context: Context, direc
     ``grid`` is Flower's own, ``None`` where no Flower runtime is at hand.
     """
     engine = config.options.engine
+    keep_freed_memory()
+    if engine != "local":
+        _use_cores_for_rules()
     if grid is not None and (engine == "flower" or not is_simulated(grid)):
         yield grid
     elif engine == "local" or (grid is None and engine == "flower"):
@@ -74,6 +80,12 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
         yield engine
     finally:
         engine.close()
+
+
+def _use_cores_for_rules() -> None:
+    """Whole pieces of a rule's work on each core instead of each operation split among the cores."""
+    use_threads(torch.get_num_threads())
+    torch.set_num_threads(1)
 
 
 def _wait_for(condition: Any, seconds: float) -> None:

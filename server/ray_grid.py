@@ -1,9 +1,8 @@
 """A grid whose nodes are long-lived Ray actors, each with its shard and its state in memory.
 
-A round costs two hops through shared memory instead of Flower's polling and pickling: the model is handed out
-once a round, an actor maps it without a copy, and so does the server with the updates that come back. Actors on
-this machine map each other's memory (see ``handed_memory``); to others it goes through Ray's object store.
-Messages, apps and mods are the same as on Flower's own engines.
+A round costs two hops through shared memory instead of Flower's polling and pickling: the model is laid out once
+a round, actors on this machine read it there, and the server what they answer (see ``handed_memory``); for actors
+on others it goes through Ray's object store. Messages, apps and mods are the same as on Flower's own engines.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -24,7 +23,8 @@ import ray
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 
 from server.direct_grid import DirectGrid
-from server.handed_memory import HandedMemory, Place, mapped
+from server.freed_memory import ENVIRONMENT
+from server.handed_memory import HandedMemory, Place, read
 
 NODE_UNAVAILABLE = 5
 CLIENT_FAILED = 2
@@ -81,16 +81,16 @@ class NodeActor:
             raise ImportError(f"This worker imported the app from {place}, expected a file in {app_dir}.")
         self._app = getattr(module, attribute)
         self._exchange = 0
-        self._handed: list[HandedMemory] = []
+        self._handed: HandedMemory | None = None
         self._contexts = {
             node: Context(run_id, node, node_config, RecordDict(), run_config)
             for node, node_config in node_configs.items()
         }
 
-    def maps(self, place: Place) -> bool:
-        """Whether this process can map the server's memory, and so the server this one's."""
+    def is_near(self, place: Place) -> bool:
+        """Whether this process can read the server's memory, and so the server this one's."""
         try:
-            return bool(mapped(place))
+            return bool(read(place))
         except OSError:
             return False
 
@@ -104,22 +104,21 @@ class NodeActor:
         """
         node, kind, group = address
         try:
-            memory = None if near is None or near.place is None else mapped(near.place)
+            memory = None if near is None or near.place is None else read(near.place)
             records = {name: stored[part] if isinstance(part, int) else part for name, part in content.items()}
             message = Message(_unpack(records, memory), node, kind, group_id=group)
             reply = self._app(message, self._contexts[node]).content
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
         if near is None:
-            return True, (_pack(reply), None)
+            return True, (_pack(dict(reply.items())), None)
+        if self._handed is None:
+            self._handed = HandedMemory()
         if near.exchange != self._exchange:
-            # The server has mapped what belonged to the last exchange, or waits for it no longer.
-            self._exchange, self._handed = near.exchange, []
-        packed, handed = _hand_over(reply)
-        if handed is None:
-            return True, (packed, None)
-        self._handed.append(handed)
-        return True, (packed, handed.place)
+            # The server has read what belonged to the last exchange, or waits for it no longer.
+            self._handed.clear()
+            self._exchange = near.exchange
+        return True, _hand_over(reply, self._handed)
 
 
 class RayGrid(DirectGrid):
@@ -132,7 +131,7 @@ class RayGrid(DirectGrid):
             num_cpus=placement.cpus,
             num_gpus=placement.gpus,
             max_restarts=-1,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(placement.threads)}},
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(placement.threads), **ENVIRONMENT}},
         )
         self._actors: dict[int, Any] = {}
         nodes = range(1, placement.num_nodes + 1)
@@ -155,8 +154,9 @@ class RayGrid(DirectGrid):
         self._near: set[Any] = set()
         self._probes: dict[Any, Any] = {}
         with suppress(OSError):
-            self._probe = HandedMemory([b"probe"])
-            self._probes = {actor.maps.remote(self._probe.place): actor for actor in set(self._actors.values())}
+            self._probe = HandedMemory()
+            place, _ = self._probe.add([b"probe"])
+            self._probes = {actor.is_near.remote(place): actor for actor in set(self._actors.values())}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; a record that several messages share goes into shared memory once."""
@@ -174,7 +174,7 @@ class RayGrid(DirectGrid):
             ids.append(str(next(self._ids)))
             future = actor.answer.remote(address, content, Near(self._exchange, place) if near else None, *stored)
             self._pending[ids[-1]] = (message, future)
-        # Actors map it when they come to it: until the next exchange it stays.
+        # Actors read it when they come to it: until the next exchange it stays.
         self._outgoing = outgoing
         return ids
 
@@ -198,7 +198,7 @@ class RayGrid(DirectGrid):
         self._near.clear()
 
     def _find_near(self) -> None:
-        """Who of those asked has said by now whether it can map this process' memory."""
+        """Who of those asked has said by now that it can read this process' memory."""
         if not self._probes:
             return
         done, _ = ray.wait(list(self._probes), num_returns=len(self._probes), timeout=0)
@@ -226,7 +226,7 @@ class RayGrid(DirectGrid):
             return Message(Error(CLIENT_FAILED, answer), reply_to=message)
         packed, place = answer
         try:
-            memory = None if place is None else mapped(place)
+            memory = None if place is None else read(place)
         except OSError as error:
             # It answered and died; or it was started anew on another machine.
             self._near.discard(self._actors[message.metadata.dst_node_id])
@@ -255,8 +255,8 @@ class _Outgoing:
 
     def __init__(self) -> None:
         self._stored: dict[int, Any] = {}
-        self._handed: dict[tuple[int, ...], HandedMemory | None] = {}
-        self._packed: dict[int, Packed] = {}
+        self._memory: HandedMemory | None = None
+        self._handed: dict[tuple[int, ...], tuple[dict[str, Packed], Place | None]] = {}
 
     def stored(self, content: RecordDict) -> tuple[dict[str, Any], None, list[Any]]:
         """For an actor anywhere: the content with numbers in place of large records, and these in the object store."""
@@ -266,7 +266,7 @@ class _Outgoing:
         for name, record in content.items():
             if name in large:
                 if id(record) not in self._stored:
-                    self._stored[id(record)] = ray.put(_pack_record(large[name]))
+                    self._stored[id(record)] = ray.put(_pack_record(record))
                 packed[name] = len(references)
                 references.append(self._stored[id(record)])
             else:
@@ -274,39 +274,35 @@ class _Outgoing:
         return packed, None, references
 
     def handed(self, content: RecordDict) -> tuple[dict[str, Any], Place | None, list[Any]]:
-        """For an actor that can map this process' memory."""
+        """For an actor that can read this process' memory."""
         large = _large(content)
         key = tuple(id(record) for record in large.values())
         if key not in self._handed:
-            self._handed[key] = _lay_out(large, self._packed)
-        memory = self._handed[key]
-        packed = {
-            name: self._packed[id(record)] if name in large else _pack_record(record)
-            for name, record in content.items()
-        }
-        return packed, None if memory is None else memory.place, []
+            if self._memory is None:
+                self._memory = HandedMemory()
+            self._handed[key] = _laid_out(large, self._memory)
+        packed, place = self._handed[key]
+        return {**_pack({name: content[name] for name in content if name not in large}), **packed}, place, []
 
 
-def _hand_over(content: RecordDict) -> tuple[dict[str, Packed], HandedMemory | None]:
-    """A reply with its large records in memory of their own."""
+def _hand_over(content: RecordDict, memory: HandedMemory) -> tuple[dict[str, Packed], Place | None]:
+    """A reply with its large records in memory to be read."""
     large = _large(content)
-    laid_out: dict[int, Packed] = {}
-    memory = _lay_out(large, laid_out)
-    packed = {name: laid_out.get(id(record)) or _pack_record(record) for name, record in content.items()}
-    return packed, memory
+    packed, place = _laid_out(large, memory)
+    return {**_pack({name: content[name] for name in content if name not in large}), **packed}, place
 
 
-def _lay_out(large: dict[str, ArrayRecord], packed: dict[int, Packed]) -> HandedMemory | None:
-    """Memory with the records' arrays; ``packed`` gets each record with spans of it in place of its bytes."""
+def _laid_out(large: Mapping[str, ArrayRecord], memory: HandedMemory) -> tuple[dict[str, Packed], Place | None]:
+    """The records with spans in place of their arrays' bytes, and where these are."""
     if not large:
-        return None
-    memory = HandedMemory([array.data for record in large.values() for array in record.values()])
-    spans = iter(memory.spans)
-    for record in large.values():
-        packed[id(record)] = {
-            "arrays": {name: (array.dtype, array.shape, array.stype, next(spans)) for name, array in record.items()}
-        }
-    return memory
+        return {}, None
+    place, spans = memory.add([array.data for record in large.values() for array in record.values()])
+    span = iter(spans)
+    packed = {
+        name: {"arrays": {key: (array.dtype, array.shape, array.stype, next(span)) for key, array in record.items()}}
+        for name, record in large.items()
+    }
+    return packed, place
 
 
 def _large(content: RecordDict) -> dict[str, ArrayRecord]:
@@ -314,7 +310,7 @@ def _large(content: RecordDict) -> dict[str, ArrayRecord]:
     return {name: record for name, record in records.items() if _size(record) >= SHARED_FROM}
 
 
-def _pack(content: RecordDict) -> dict[str, Packed]:
+def _pack(content: Mapping[str, Any]) -> dict[str, Packed]:
     return {name: _pack_record(record) for name, record in content.items()}
 
 

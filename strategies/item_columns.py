@@ -18,12 +18,18 @@ CELLS = 1 << 18
 class Columns:
     """Items that the same number t of users touched.
 
-    ``items`` (m,); ``rows`` (m, t, d); ``owners`` (m, t): the positions of the users, ascending.
+    ``items`` (m,); ``owners`` (m, t): the positions of the users, ascending; ``positions`` (m, t): where each
+    one's row stands among ``of`` (r, d), all the updates' rows.
     """
 
     items: Tensor
-    rows: Tensor
     owners: Tensor
+    positions: Tensor
+    of: Tensor
+
+    def rows(self) -> Tensor:
+        """(m, t, d), gathered anew at every call."""
+        return self.of.index_select(0, self.positions.flatten()).view(*self.positions.shape, self.of.shape[1])
 
 
 def item_columns(updates: Updates, fewest: int = 1, most: int | None = None) -> Iterator[Columns]:
@@ -39,5 +45,4 @@ def item_columns(updates: Updates, fewest: int = 1, most: int | None = None) -> 
         steps = torch.arange(count, device=counts.device)
         for items in torch.split(group, max(1, CELLS // (count * max(updates.dim, 1)))):
             positions = order[starts[items].unsqueeze(1) + steps]
-            rows = updates.rows.index_select(0, positions.flatten()).view(len(items), count, updates.dim)
-            yield Columns(items, rows, owners[positions])
+            yield Columns(items, owners[positions], positions, updates.rows)

@@ -10,10 +10,14 @@ from torch import Tensor
 
 from protocol.options import require
 from protocol.updates import Gradient, Updates
-from strategies.item_columns import CELLS, item_columns
+from strategies.item_columns import CELLS, Columns, item_columns
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
+from strategies.side_by_side import side_by_side
 
 AUTOMATIC = -1
+
+PARTIAL_SUMS = 8
+"""Parts in which the inner products are summed, side by side."""
 
 
 def squared_distances(updates: Updates, common: Gradient | None = None) -> Tensor:
@@ -43,12 +47,20 @@ def squared_distances(updates: Updates, common: Gradient | None = None) -> Tenso
 def _gram(updates: Updates) -> Tensor:
     """(n, n) float64: ⟨g_a, g_b⟩ over the item rows for a ≠ b; the diagonal means nothing."""
     n = len(updates)
-    products = updates.rows.new_zeros(n * n, dtype=torch.float64)
-    for columns in item_columns(updates, fewest=2):
-        pairs = columns.owners.unsqueeze(2) * n + columns.owners.unsqueeze(1)
-        inner = torch.bmm(columns.rows, columns.rows.transpose(1, 2))
-        products.scatter_add_(0, pairs.flatten(), inner.flatten().double())
-    return products.view(n, n)
+
+    def products(blocks: list[Columns]) -> Tensor:
+        total = updates.rows.new_zeros(n * n, dtype=torch.float64)
+        for columns in blocks:
+            pairs = columns.owners.unsqueeze(2) * n + columns.owners.unsqueeze(1)
+            rows = columns.rows()
+            inner = torch.bmm(rows, rows.transpose(1, 2))
+            total.scatter_add_(0, pairs.flatten(), inner.flatten().double())
+        return total
+
+    # Always as many sums, so that what they round to does not depend on the number of threads.
+    blocks = list(item_columns(updates, fewest=2))
+    parts = side_by_side(products, [blocks[start::PARTIAL_SUMS] for start in range(PARTIAL_SUMS)])
+    return torch.stack(parts).sum(0).view(n, n)
 
 
 def krum_scores(distances: Tensor, num_malicious: int) -> Tensor:

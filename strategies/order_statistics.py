@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from protocol.updates import Gradient, Updates
-from strategies.item_columns import CELLS, item_columns
+from strategies.item_columns import CELLS, Columns, item_columns
 from strategies.l2_share import with_whole_l2
 from strategies.server_model import ServerModel
+from strategies.side_by_side import side_by_side
 
 Centre = Callable[[Tensor], Tensor]
 """From the rows (m, t, d) of t users to one row (m, d), each coordinate by itself."""
@@ -69,8 +70,11 @@ def coordinate_wise(updates: Updates, model: ServerModel, centre: Centre, fewest
     """
     whole = with_whole_l2(updates, model.common)
     items = whole.rows.new_zeros(len(model.items), whole.dim)
-    for columns in item_columns(whole, fewest):
-        items[columns.items] = centre(columns.rows)
+
+    def settle(columns: Columns) -> None:
+        items[columns.items] = centre(columns.rows())
+
+    side_by_side(settle, item_columns(whole, fewest))
     return Gradient(items, shared_centre(whole.shared, centre))
 
 

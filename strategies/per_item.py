@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from strategies.item_columns import item_columns
+from strategies.item_columns import Columns, item_columns
 from strategies.krum import KrumOptions
 from strategies.order_statistics import Centre, ascending, middle_mean, shared_centre
 from strategies.rule import Combiner, ServerView
+from strategies.side_by_side import side_by_side
 from strategies.trimmed_mean import TrimmedMeanOptions
 
 
@@ -25,8 +26,11 @@ def item_wise(updates: Updates, num_items: int, centre: Centre) -> Gradient:
     Rows are judged as they were sent; the L2 term gets the users' mean share.
     """
     items = updates.rows.new_zeros(num_items, updates.dim)
-    for columns in item_columns(updates):
-        items[columns.items] = centre(columns.rows) * (columns.rows.shape[1] / len(updates))
+
+    def settle(columns: Columns) -> None:
+        items[columns.items] = centre(columns.rows()) * (columns.positions.shape[1] / len(updates))
+
+    side_by_side(settle, item_columns(updates))
     return Gradient(items, shared_centre(updates.shared, centre), float(updates.l2_share.mean()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from protocol.updates import Updates, splits_of
 from strategies.server_model import ServerModel
+from strategies.side_by_side import side_by_side
 
 CELLS = 1 << 19
 """Distances in one chunk: two megabytes, so that a chunk stays in the cache between its passes."""
@@ -38,8 +38,17 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     from_touched = touched @ common
     # Σ over untouched pairs: all pairs, less twice those with a touched row, plus the touched pairs taken away twice.
     totals = common.sum() - 2 * from_touched.sum(1) + (from_touched * touched).sum(1)
-    for users, real, rows, gradients in _chunks(moved, n, k):
+
+    counts = torch.bincount(moved.owners, minlength=n)
+    starts = splits_of(counts)[:-1]
+
+    def add_moved(users: Tensor) -> None:
+        steps = torch.arange(int(counts[users].max()), device=users.device)
+        real = steps < counts[users].unsqueeze(1)
+        # Padding repeats the user's first row.
+        rows = starts[users].unsqueeze(1) + steps * real
         place = moved.places[rows]
+        gradients = moved.gradients.index_select(0, rows.flatten())
         step = drawn.preview_rows(place.flatten(), gradients) - centre
         step = step.view(*place.shape, -1)
         after = base.expand(len(users), k, -1).scatter(1, place.unsqueeze(2).expand_as(step), step)
@@ -47,6 +56,9 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
         # Pairs of a moved and an unmoved row count twice, those of two moved rows are met twice.
         to_place = torch.bmm(real.to(distances.dtype).unsqueeze(1), distances).squeeze(1).double()
         totals[users] += (to_place * (2 - touched[users])).sum(1)
+
+    # No two chunks share a user.
+    side_by_side(add_moved, _chunks(counts, k))
     return totals / (k * (k - 1))
 
 
@@ -59,27 +71,21 @@ class _MovedRows:
     gradients: Tensor
 
 
-def _chunks(moved: _MovedRows, n: int, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Users with similarly many moved rows at a time, so that a chunk has about ``CELLS`` distances.
+def _chunks(counts: Tensor, k: int) -> list[Tensor]:
+    """The users (c,) whose ``counts`` of moved rows are alike, so that a chunk has about ``CELLS`` distances.
 
-    Yields users (c,), which rows are real (c, w) and not padding, the rows (c, w), and their gradients (c·w, d).
+    Those without any are left out; the largest chunks come first.
     """
-    counts = torch.bincount(moved.owners, minlength=n)
-    starts = splits_of(counts)[:-1]
     order = counts.argsort()
     sizes = counts[order].tolist()
-    low = sum(size == 0 for size in sizes)
-    while low < n:
+    low, chunks = sum(size == 0 for size in sizes), []
+    while low < len(sizes):
         high = low + 1
-        while high < n and sizes[high] * k * (high + 1 - low) <= CELLS:
+        while high < len(sizes) and sizes[high] * k * (high + 1 - low) <= CELLS:
             high += 1
-        users = order[low:high]
-        steps = torch.arange(sizes[high - 1], device=users.device)
-        real = steps < counts[users].unsqueeze(1)
-        # Padding repeats the user's first row.
-        rows = starts[users].unsqueeze(1) + steps * real
-        yield users, real, rows, moved.gradients.index_select(0, rows.flatten())
+        chunks.append(order[low:high])
         low = high
+    return chunks[::-1]
 
 
 def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRows:

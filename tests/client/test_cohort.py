@@ -1,6 +1,7 @@
 """What a cohort draws: only what it may, uniformly, and the same wherever its users live."""
 
 import numpy as np
+import pytest
 import torch
 
 from client.cohort import cohort_of, contrastive_draws, training_pairs
@@ -75,3 +76,14 @@ def test_dropout_drops_its_share() -> None:
     share = float((~keep).to(torch.float64).mean())
     # Standard deviation of a share of so many draws: sqrt(0.16 / number).
     assert abs(share - 0.2) < 5 * np.sqrt(0.16 / keep.numel()) + 1 / 65536
+
+
+def test_untouched_items_are_the_same_from_a_list_and_from_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.random.default_rng(1).integers(0, 2**64, 500, np.uint64)
+    users = SHARD.users[:4]
+    owner = np.sort(np.random.default_rng(2).integers(0, len(users), len(words)))
+    found = []
+    for listed_for_a_draw in (0, 1 << 30):
+        monkeypatch.setattr("client.cohort.LISTED_FOR_A_DRAW", listed_for_a_draw)
+        found.append(cohort_of(SHARD, users).untouched_items(owner, words))
+    assert np.array_equal(*found)
