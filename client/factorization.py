@@ -33,6 +33,8 @@ class Factorization:
     ``evaluated`` (n,) bool: the shard's users whose metrics count.
     """
 
+    hosting = staticmethod(host_interactions)
+
     def __init__(
         self,
         shard: Shard,
@@ -46,8 +48,6 @@ class Factorization:
         self._private = private
         self._seed = seed
         self._device = device
-
-    hosting = staticmethod(host_interactions)
 
     @classmethod
     def of_node(

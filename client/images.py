@@ -72,6 +72,8 @@ class ImageLearner:
     What a client uploads is the difference θ_local − θ_global (p,), ``Updates.shared``; there are no item rows.
     """
 
+    hosting = staticmethod(host_images)
+
     def __init__(self, hosting: ImageHosting, model: str, options: LocalOptions, device: torch.device) -> None:
         self._hosting = hosting
         self._classifier = make_classifier(model, hosting.data.shape, hosting.data.num_classes)
@@ -81,8 +83,6 @@ class ImageLearner:
         self._poison: dict[int, Examples] = {}
         self._known: dict[int, Trained] = {}
         self._known_at: tuple[int, Tensor] = (0, torch.empty(0))
-
-    hosting = staticmethod(host_images)
 
     @classmethod
     def of_node(

@@ -35,6 +35,8 @@ class SequenceLearner:
     items count; ``max_batch_tokens``: positions that are worked on at a time, padding included.
     """
 
+    hosting = staticmethod(host_interactions)
+
     def __init__(
         self,
         shard: Shard,
@@ -50,8 +52,6 @@ class SequenceLearner:
         self._device = device
         self._max_length = max_length
         self._max_batch_tokens = max_batch_tokens
-
-    hosting = staticmethod(host_interactions)
 
     @classmethod
     def of_node(

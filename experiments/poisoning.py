@@ -56,7 +56,7 @@ DEFENSES: Mapping[str, tuple[str, Mapping[str, Scalar]]] = {
     "MultiKrum": ("multi-krum", {}),
     "TrimmedMean": ("trimmed-mean", {}),
     "Median": ("median", {}),
-    "FL-WBC": ("fl-wbc", {"fl-wbc-noise": 1e-3}),
+    "FL-WBC": ("fl-wbc", {"fl-wbc-noise": 3e-3}),
     "accuracy check": ("accuracy-check", {}),
     "distance range": ("distance-range", {}),
 }

@@ -273,7 +273,8 @@ def test_a_node_makes_it_from_its_options_and_no_private_vectors() -> None:
     ("name", "own", "others"),
     [
         ("mf", "client.factorization", ("client.sasrec", "models.sasrec", "models.sasrec_cohort")),
-        ("sasrec", "client.sasrec", ("client.factorization", "models.mf")),
+        ("sasrec", "client.sasrec", ("client.factorization", "models.mf", "models.classification")),
+        ("lenet", "client.images", ("client.factorization", "models.mf", "client.sasrec", "models.sasrec")),
     ],
 )
 def test_a_clients_process_loads_its_own_model_alone(name: str, own: str, others: tuple[str, ...]) -> None:
