@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attacks.attack import Attack
+from models import MODELS
 from protocol.options import OptionError, RunConfig, read
 from protocol.plugins import load_class
 
@@ -15,19 +16,39 @@ ATTACKS = {
     "cluster": "attacks.cluster:ClusterAttack",
     "cluster+cl": "attacks.cluster:ClusterAttackWithContrast",
 }
-"""Attacks by name. A user's own is given as ``my_module:MyAttack``."""
+"""Attacks on recommenders by name. A user's own is given as ``my_module:MyAttack``."""
+
+IMAGE_ATTACKS = {
+    "label-flip": "attacks.backdoor:ImageLabelFlip",
+    "backdoor": "attacks.backdoor:Backdoor",
+    "alternating-minimization": "attacks.alternating_minimization:AlternatingMinimization",
+    "deep-poisoning": "attacks.deep_poisoning:DeepPoisoning",
+    "gaussian": "attacks.gaussian:Gaussian",
+    "lie": "attacks.lie:Lie",
+    "fang": "attacks.fang:Fang",
+}
+"""Attacks on image classifiers by name."""
+
+ATTACKS_ON = {"recommendation": ATTACKS, "classification": IMAGE_ATTACKS}
+"""The attacks that fit a task."""
 
 
-def attack_class(name: str) -> type[Attack]:
-    """The class of an attack, by name or as ``module:Class``; raises ``OptionError`` for an unknown one."""
-    place = ATTACKS.get(name, name)
+def attack_class(name: str, model: str = "mf") -> type[Attack]:
+    """The class of an attack on a model, by name or as ``module:Class``.
+
+    Raises ``OptionError`` for one that is unknown, or made for models of another kind.
+    """
+    fitting = ATTACKS_ON[MODELS[model].task]
+    place = fitting.get(name, name)
     if ":" not in place:
-        allowed = ", ".join(["none", *ATTACKS])
-        raise OptionError(f"attack = {name!r}: expected one of {allowed}, or a class of yours as 'module:Class'.")
+        allowed = ", ".join(["none", *fitting])
+        known = any(name in attacks for attacks in ATTACKS_ON.values())
+        why = f"does not fit model = {model!r}; " if known else ""
+        raise OptionError(f"attack = {name!r}: {why}expected one of {allowed}, or a class of yours as 'module:Class'.")
     return load_class("attack", place, Attack)  # type: ignore[type-abstract]
 
 
 def make_attack(name: str, run_config: RunConfig) -> Attack:
-    """An attack with its options out of the run's configuration."""
-    kind = attack_class(name)
+    """An attack with its options out of the run's configuration, which also names the model."""
+    kind = attack_class(name, str(run_config.get("model", "mf")))
     return kind(read(kind.Options, run_config, kind.prefix))

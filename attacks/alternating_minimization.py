@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from attacks.attack import Attack
 from attacks.image_client import ImageClient
+from attacks.view import AttackerView
 from protocol.options import require
+from protocol.updates import Updates
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,14 @@ def _stealth_gradient(client: ImageClient, vector: Tensor, benign_update: Tensor
     gradient = client.loss_gradient(vector, client.clean.select(chosen))
     gradient[: client.classifier.num_weights] += distance * away / away.norm().clamp(min=1e-12)
     return gradient
+
+
+class AlternatingMinimization(Attack):
+    """A model attack; what it takes for the others' mean update is its own honest one."""
+
+    prefix = "alternating"
+    Options = AlternatingOptions
+
+    def poison(self, view: AttackerView) -> Updates:
+        """See ``alternating_minimization``."""
+        return view.train(view.selected, alter=partial(alternating_minimization, options=self.options))

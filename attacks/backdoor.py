@@ -1,14 +1,18 @@
-"""Baselines that train on poisoned data: label flipping, and model replacement (Bagdasaryan et al. 2020)."""
+"""Baselines that train on poisoned images: label flipping, and model replacement (Bagdasaryan et al. 2020)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
+from attacks.attack import Attack
 from attacks.image_client import ImageClient
+from attacks.view import AttackerView
 from models.classification import train
 from protocol.options import require
+from protocol.updates import Updates
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,24 @@ def backdoor(client: ImageClient, options: BackdoorOptions) -> Tensor:
     training = replace(client.training, epochs=epochs, learning_rate=options.learning_rate)
     boost = options.boost or client.replacement_boost
     return boost * label_flip(replace(client, training=training))
+
+
+class ImageLabelFlip(Attack):
+    """A data attack: honest training in which the poison stands beside the clean images, with the target's label."""
+
+    prefix = "label-flip"
+
+    def poison(self, view: AttackerView) -> Updates:
+        """See ``label_flip``."""
+        return view.train(view.selected, alter=label_flip)
+
+
+class Backdoor(Attack):
+    """A model attack: model replacement."""
+
+    prefix = "backdoor"
+    Options = BackdoorOptions
+
+    def poison(self, view: AttackerView) -> Updates:
+        """See ``backdoor``."""
+        return view.train(view.selected, alter=partial(backdoor, options=self.options))

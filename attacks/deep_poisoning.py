@@ -14,10 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attacks.attack import Attack
 from attacks.image_client import ImageClient
 from attacks.importance import fisher_diagonal, hutchinson_diagonal, normalised, redundant_set
+from attacks.view import AttackerView
 from data.images import Examples
 from protocol.options import require
+from protocol.updates import Updates
 
 GradientAt = Callable[[Tensor], Tensor]
 
@@ -159,14 +162,12 @@ def clipped(update: Tensor, radius: float) -> Tensor:
 
 def _gradient(client: ImageClient, options: DeepPoisoningOptions, batch: tuple[Examples, Examples]) -> GradientAt:
     clean, poison = batch
-
-    def gradient(vector: Tensor) -> Tensor:
-        total = client.loss_gradient(vector, poison)
-        if options.clean_weight:
-            total += options.clean_weight * client.loss_gradient(vector, clean)
-        return total
-
-    return gradient
+    if not options.clean_weight:
+        return lambda vector: client.loss_gradient(vector, poison)
+    # Both means in one pass, which takes hardly longer than one of them.
+    shares = torch.tensor([options.clean_weight / len(clean), 1 / len(poison)], device=poison.images.device)
+    weights = shares.repeat_interleave(torch.tensor([len(clean), len(poison)], device=shares.device))
+    return lambda vector: client.loss_gradient(vector, clean.join(poison), weights)
 
 
 def _importance(client: ImageClient, vector: Tensor, options: DeepPoisoningOptions) -> Tensor:
@@ -189,3 +190,14 @@ def _importance(client: ImageClient, vector: Tensor, options: DeepPoisoningOptio
         for images, labels in clean.batches(client.training.batch_size)
     )
     return hutchinson_diagonal(losses, vector, client.generator)
+
+
+class DeepPoisoning(Attack):
+    """A model attack: each selected malicious client hides the poison in the redundant space of its own data."""
+
+    prefix = "deep-poisoning"
+    Options = DeepPoisoningOptions
+
+    def poison(self, view: AttackerView) -> Updates:
+        """See ``deep_poisoning``."""
+        return view.train(view.selected, alter=lambda client: deep_poisoning(client, self.options).update)

@@ -19,7 +19,8 @@ class ImageClient:
 
     ``vector`` (p,): the global model θ_t it was sent; ``clean``: its own share D_c; ``poison``: D_a, labelled with
     the target; ``training``: what an honest client does; ``clients_per_round`` and ``server_rate``: what the
-    aggregation will dilute its update by; ``generator`` depends on (seed, round, user) alone.
+    aggregation will dilute its update by; ``generator`` depends on (seed, round, user) alone. ``reference`` (p,):
+    where honest training leads, if that is known already.
     """
 
     classifier: Classifier
@@ -30,6 +31,7 @@ class ImageClient:
     clients_per_round: int
     server_rate: float
     generator: np.random.Generator
+    reference: Tensor | None = None
 
     @property
     def replacement_boost(self) -> float:
@@ -38,6 +40,8 @@ class ImageClient:
 
     def honest(self) -> Tensor:
         """(p,) the benign reference θ_b: where honest training on the clean data leads from θ_t."""
+        if self.reference is not None:
+            return self.reference
         return train(self.classifier, self.vector, self.clean, self.training, self.generator)
 
     def mixed_epoch(self) -> Iterator[tuple[Examples, Examples]]:
@@ -53,9 +57,11 @@ class ImageClient:
             return self.poison
         return self.poison.select(torch.from_numpy(self.generator.choice(len(self.poison), count, replace=False)))
 
-    def loss_gradient(self, vector: Tensor, examples: Examples) -> Tensor:
-        """(p,) ∂CE/∂θ; zero for BatchNorm's running statistics, which are constants here."""
+    def loss_gradient(self, vector: Tensor, examples: Examples, weights: Tensor | None = None) -> Tensor:
+        """(p,) ∂CE/∂θ, of the mean or with the examples' weights; zero for BatchNorm's running statistics, which are
+        constants here.
+        """
         point = vector.detach().requires_grad_()
-        loss = self.classifier.loss(point, examples.images, examples.labels)
+        loss = self.classifier.loss(point, examples.images, examples.labels, weights)
         (gradient,) = torch.autograd.grad(loss, point)
         return gradient

@@ -13,8 +13,8 @@ from data.images import Examples
 
 FLOOR = 1e-3
 CLIP_QUANTILE = 0.99
-CELLS = 1 << 24
-"""Numbers in one chunk of per-example gradients: 64 megabytes."""
+CELLS = 1 << 22
+"""Numbers in one chunk of per-example gradients: 16 megabytes, the fastest for LeNet."""
 
 
 def fisher_diagonal(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -36,15 +36,17 @@ class TrainingPairs:
     history: tuple[Tensor, Tensor] | None = None
 
 
-Alteration = Callable[[TrainingPairs], tuple[Tensor, Tensor]]
-"""Other positives and negatives (N,) to train on in place of the honest ones."""
+Alteration = Callable[[Any], Any]
+"""What an attack puts in place of honest training. A recommender's training shows it the users' ``TrainingPairs`` and
+takes other positives and negatives (N,) to train on; a classifier's shows it one ``ImageClient`` after another
+and takes what that client uploads (p,)."""
 
 
 class HonestTraining(Protocol):
     """Honest training of controlled users, which leaves their private vectors alone."""
 
     def __call__(self, users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:
-        """The updates (in ascending order of user) on altered pairs or with another loss where one is given.
+        """The updates (in ascending order of user), altered or with another loss where one is given.
 
         Raises ``ValueError`` for users that the attacker does not control.
         """

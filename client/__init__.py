@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from protocol.options import OptionError
 
-LEARNERS = {"mf": "client.factorization:Factorization", "sasrec": "client.sasrec:SequenceLearner"}
+if TYPE_CHECKING:
+    from client.learner import LearnerClass
+
+LEARNERS = {
+    "mf": "client.factorization:Factorization",
+    "sasrec": "client.sasrec:SequenceLearner",
+    "lenet": "client.images:ImageLearner",
+    "resnet8": "client.images:ImageLearner",
+    "resnet18": "client.images:ImageLearner",
+}
 """What a node runs for each model; imported when it is needed, so that a process loads no other."""
 
 
-def learner_class(model: str):  # type: ignore[no-untyped-def]
+def learner_class(model: str) -> LearnerClass:
     """The learner of a model; raises ``OptionError`` for an unknown one."""
     if model not in LEARNERS:
         raise OptionError(f"model = {model!r}: expected one of {', '.join(LEARNERS)}.")
     module, _, name = LEARNERS[model].partition(":")
-    return getattr(importlib.import_module(module), name)
+    found: LearnerClass = getattr(importlib.import_module(module), name)
+    return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.node_options import NodeOptions
-from protocol.options import OptionError, RunConfig, read, with_plugin_options
+from models import MODELS
+from protocol.options import OptionError, RunConfig, read, require, with_plugin_options
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 
 
@@ -20,6 +21,8 @@ class ClientOptions:
     model: str = "mf"
     max_length: int = 200
     max_batch_tokens: int = 4096
+    num_clients: int = 20
+    dirichlet_alpha: float = 0.0
     seed: int = 0
     attack: str = "none"
     defense: str = "none"
@@ -81,6 +84,12 @@ def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig
     """Read both configurations. Raises ``OptionError``."""
     run_config = with_plugin_options(run_config)
     config = ClientConfig(read(NodeOptions, node_config), read(ClientOptions, run_config), run_config)
+    own = config.node.data
+    card = MODELS.get(config.run.model)
+    fits = not own or card is None or card.task == "recommendation"
+    require(
+        fits, "data", own, f"nothing with model = {config.run.model!r}: its clients get shares of the run's data set"
+    )
     if config.run.plugin_dir and config.run.plugin_dir not in sys.path:
         sys.path.append(config.run.plugin_dir)
     return config

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attacks.view import Alteration, TrainingPairs
 from client.cohort import Cohort, cohort_of, contrastive_draws, in_parts, training_pairs
+from client.hosting import ShardHosting, host_interactions
 from client.private_vectors import PrivateVectors
 from client.ranking import held_out_histograms
 from data.shard import Shard
@@ -21,7 +22,7 @@ from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainReq
 from protocol.updates import concat, make_updates
 
 if TYPE_CHECKING:
-    from client.config import ClientOptions
+    from client.config import ClientConfig
 
 Ints = NDArray[np.int64]
 
@@ -31,6 +32,8 @@ class Factorization:
 
     ``evaluated`` (n,) bool: the shard's users whose metrics count.
     """
+
+    hosting = staticmethod(host_interactions)
 
     def __init__(
         self,
@@ -49,14 +52,13 @@ class Factorization:
     @classmethod
     def of_node(
         cls,
-        shard: Shard,
-        evaluated: np.ndarray,
+        hosting: ShardHosting,
         private: Callable[[str, int], PrivateVectors],
-        options: ClientOptions,
+        config: ClientConfig,
         device: torch.device,
     ) -> Factorization:
-        """What a node with these options runs."""
-        return cls(shard, evaluated, private, options.seed, device)
+        """What a node with these users runs."""
+        return cls(hosting.shard, hosting.evaluated, private, config.run.seed, device)
 
     def train(
         self, model: GlobalModel, request: TrainRequest, *, alter: Alteration | None = None, keep: bool = True

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import lru_cache
 
-import numpy as np
 import torch
 from flwr.app import Context, RecordDict
 from torch import Tensor
@@ -19,14 +17,11 @@ from client.about import HostedUsers, about, keep_about
 from client.attack_log import AttackLog
 from client.config import ClientConfig, client_config
 from client.fl_wbc import WhiteBloodCells
+from client.hosting import Hosting
 from client.learner import Learner
-from client.own_data import keep_agreement, kept_agreement, own_ids, own_interactions, own_shard
+from client.own_data import keep_agreement, kept_agreement, own_ids
 from client.private_vectors import PrivateVectors, stored_dim
 from client.timeline import Timeline
-from data import load
-from data.interactions import Interactions
-from data.partition import hosted_users, malicious_users, never_evaluated, partition
-from data.shard import Shard, load_shard
 from protocol.fingerprint import code_fingerprint
 from protocol.messages import hosted_content
 from protocol.own_data import Agreement, own_content, read_agreed
@@ -39,38 +34,30 @@ class Node:
 
     def __init__(self, config: ClientConfig, agreement: Agreement | None = None) -> None:
         self._config = config
-        self.shard, self.malicious, user_ids = _partition(config) if agreement is None else _own(config, agreement)
-        self._users = HostedUsers(self.shard.users, user_ids)
-        self.num_users, self.num_items = self.shard.num_users, self.shard.num_items
-        unseen = never_evaluated(self.num_users, config.run.malicious_fraction, config.run.seed)
-        evaluated = ~np.isin(self.shard.users, unseen) & (self.shard.valid >= 0) & (self.shard.test >= 0)
-        self.device = _device(config.node.device)
+        kind = learner_class(config.run.model)
+        self.hosting: Hosting = kind.hosting(config, agreement)
+        self._users = HostedUsers(self.hosting.users, self.hosting.ids)
         self._private: dict[str, PrivateVectors] = {}
         self._attack: dict[str, Attack] = {}
         self._attacked: dict[str, int] = {}
         self._noted: set[str] = set()
-        kind = learner_class(config.run.model)
-        self.learner: Learner = kind.of_node(self.shard, evaluated, self._vectors, config.run, self.device)
+        self.learner: Learner = kind.of_node(self.hosting, self._vectors, config, _device(config.node.device))
 
     def hosted(self) -> Hosted:
         """What the node says of itself."""
-        return Hosted(
-            torch.from_numpy(self.shard.users),
-            torch.from_numpy(self.malicious),
-            self.num_users,
-            self.num_items,
-            code_fingerprint(),
-        )
+        here = self.hosting
+        users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
+        return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint())
 
     def attacker(self, request: TrainRequest) -> Attacker | None:
         """The attacker that controls the node's malicious users, or ``None`` where there are none."""
-        if not self.malicious.any():
+        if not self.hosting.malicious.any():
             return None
         options = self._config.run
         return Attacker(
             attack=self._attack_of(request.run),
-            controlled=torch.from_numpy(self.shard.users[self.malicious]),
-            num_users=self.num_users,
+            controlled=self._malicious,
+            num_users=self.hosting.num_users,
             clients_per_round=options.clients_per_round,
             seed=options.seed,
             start=options.attack_start,
@@ -84,8 +71,11 @@ class Node:
         options = self._config.fl_wbc
         if options is None:
             return None
-        malicious = torch.from_numpy(self.shard.users[self.malicious])
-        return WhiteBloodCells(options, malicious, self._config.run.seed)
+        return WhiteBloodCells(options, self._malicious, self._config.run.seed)
+
+    @property
+    def _malicious(self) -> Tensor:
+        return torch.from_numpy(self.hosting.users[self.hosting.malicious])
 
     def follow(self, request: TrainRequest | EvaluateRequest) -> None:
         """Bring the node's state in this run to where the request expects it.
@@ -98,7 +88,7 @@ class Node:
             return
         directory.mkdir(parents=True, exist_ok=True)
         if run not in self._noted or isinstance(request, EvaluateRequest):
-            keep_about(directory, about(self._config, self.num_users, request), self._users)
+            keep_about(directory, about(self._config, self.hosting.num_users, request), self._users)
             self._noted.add(run)
         timeline, dim = Timeline(directory), stored_dim(directory)
         back_to = timeline.back_to(request.resumed_at)
@@ -128,9 +118,8 @@ class Node:
 
     def _vectors(self, run: str, dim: int) -> PrivateVectors:
         if run not in self._private:
-            self._private[run] = PrivateVectors(
-                self.shard.users, self.num_users, dim, self._config.run.seed, self._config.state_dir(run)
-            )
+            here, seed = self.hosting, self._config.run.seed
+            self._private[run] = PrivateVectors(here.users, here.num_users, dim, seed, self._config.state_dir(run))
         return self._private[run]
 
     def _attack_of(self, run: str) -> Attack:
@@ -206,42 +195,6 @@ def introduce(content: RecordDict, context: Context) -> RecordDict:
         else:
             keep_agreement(agreement, path)
     return hosted_content(node_of(context).hosted())
-
-
-@lru_cache(maxsize=2)
-def _interactions(dataset: str, data_dir: str | None) -> Interactions:
-    return load(dataset, data_dir)
-
-
-def _malicious(num_users: int, config: ClientConfig) -> np.ndarray:
-    fraction = config.run.malicious_fraction if config.attacked else 0.0
-    return malicious_users(num_users, fraction, config.run.seed)
-
-
-def _partition(config: ClientConfig) -> tuple[Shard, np.ndarray, np.ndarray]:
-    """The node's part of the run's data set, which of its users (n,) are malicious, and their original ids (n,)."""
-    interactions = _interactions(config.run.dataset, config.data_dir)
-    malicious = _malicious(interactions.num_users, config)
-    users = _hosted(interactions.num_users, malicious, config)
-    return load_shard(interactions, users), np.isin(users, malicious), interactions.user_ids[users]
-
-
-def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, np.ndarray, np.ndarray]:
-    """The same of the node's own data; an attacker's users are all malicious, a benign node's are none."""
-    interactions = own_interactions(config)
-    shard = own_shard(interactions, agreement)
-    user_ids = interactions.user_ids[np.argsort(agreement.users.numpy())]
-    if config.node.role:
-        return shard, np.full(len(shard), config.attacked and config.node.role == "attacker"), user_ids
-    return shard, np.isin(shard.users, _malicious(agreement.num_users, config)), user_ids
-
-
-def _hosted(num_users: int, malicious: np.ndarray, config: ClientConfig) -> np.ndarray:
-    node = config.node
-    if not node.role:
-        return hosted_users(num_users, malicious, node.partition_id, node.num_partitions)[0]
-    kind = malicious if node.role == "attacker" else np.setdiff1d(np.arange(num_users), malicious)
-    return partition(kind, node.num_partitions)[node.partition_id]
 
 
 def _device(name: str) -> torch.device:

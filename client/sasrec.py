@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attacks.view import Alteration, TrainingPairs
 from client.cohort import Cohort, cohort_of, contrastive_draws, in_parts, negative_items
+from client.hosting import ShardHosting, host_interactions
 from client.ranking import held_out_histograms
 from data.interactions import splits_of
 from data.shard import Shard
@@ -22,7 +23,7 @@ from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRe
 from protocol.updates import concat, make_updates
 
 if TYPE_CHECKING:
-    from client.config import ClientOptions
+    from client.config import ClientConfig
 
 Ints = NDArray[np.int64]
 
@@ -33,6 +34,8 @@ class SequenceLearner:
     ``evaluated`` (n,) bool: the shard's users whose metrics count; ``max_length``: how many of a user's newest
     items count; ``max_batch_tokens``: positions that are worked on at a time, padding included.
     """
+
+    hosting = staticmethod(host_interactions)
 
     def __init__(
         self,
@@ -52,10 +55,11 @@ class SequenceLearner:
 
     @classmethod
     def of_node(
-        cls, shard: Shard, evaluated: np.ndarray, private: object, options: ClientOptions, device: torch.device
+        cls, hosting: ShardHosting, private: object, config: ClientConfig, device: torch.device
     ) -> SequenceLearner:
-        """What a node with these options runs; it asks for no private vectors."""
-        return cls(shard, evaluated, options.seed, device, options.max_length, options.max_batch_tokens)
+        """What a node with these users runs; it asks for no private vectors."""
+        run = config.run
+        return cls(hosting.shard, hosting.evaluated, run.seed, device, run.max_length, run.max_batch_tokens)
 
     def train(
         self, model: GlobalModel, request: TrainRequest, *, alter: Alteration | None = None, keep: bool = True

@@ -32,6 +32,8 @@ class Stream(IntEnum):
     PARTITION = 12
     EVALUATED_USERS = 13
     LOCAL_NOISE = 14
+    VALIDATION = 15
+    LOCAL_ATTACK = 16
 
 
 def generator(seed: int, stream: Stream, server_round: int = 0, user: int = 0) -> np.random.Generator:

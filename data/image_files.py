@@ -6,12 +6,13 @@ import gzip
 import hashlib
 import tarfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data import draws
+from data import default_data_dir, draws
 from data.draws import Stream
 from data.images import ImageSet, Split
 from protocol.options import OptionError, require
@@ -49,6 +50,12 @@ def load_images(name: str, data_dir: Path) -> ImageSet:
     """The image set of a name among ``IMAGE_SETS``. Raises ``OptionError`` for an unknown name or unusable files."""
     require(name in IMAGE_SETS, "dataset", name, "one of " + ", ".join(map(repr, IMAGE_SETS)))
     return IMAGE_SETS[name](data_dir)
+
+
+@lru_cache(maxsize=1)
+def image_set(name: str, data_dir: str | None) -> ImageSet:
+    """The same, read once a process; ``data_dir``: ``data.default_data_dir()`` where it is ``None``."""
+    return load_images(name, Path(data_dir).expanduser() if data_dir else default_data_dir())
 
 
 def load_mnist(data_dir: Path) -> ImageSet:

@@ -21,6 +21,9 @@ MIN_SHARE = 2
 
 REDRAWS = 100
 
+VALIDATION_SHARE = 0.05
+"""Of the training images: what the server keeps to validate on, and no client ever sees."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -97,6 +100,30 @@ class ImageSet:
             (split.images, split.labels) if indices is None else (split.images[indices], split.labels[indices])
         )
         return Examples(self.normalise(images), torch.from_numpy(labels.astype(np.int64)))
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """Who has which training images: ascending indices of each client's, and of the server's for validation."""
+
+    shares: list[Indices]
+    validation: Indices
+
+
+def allot(labels: NDArray[np.uint8], num_clients: int, alpha: float, seed: int) -> Allotment:
+    """Set the server's validation images aside, and deal the others out; all from the seed alone.
+
+    ``labels`` (m,) of the training images; ``alpha``: see ``dirichlet_shares``, 0 for ``iid_shares``. Raises
+    ``OptionError`` where there are too few images.
+    """
+    order = draws.generator(seed, Stream.VALIDATION).permutation(len(labels))
+    count = max(1, round(VALIDATION_SHARE * len(labels)))
+    validation, rest = np.sort(order[:count]), np.sort(order[count:])
+    if alpha:
+        shares = dirichlet_shares(labels[rest], num_clients, alpha, seed)
+    else:
+        shares = iid_shares(len(rest), num_clients, seed)
+    return Allotment([rest[share] for share in shares], validation)
 
 
 def iid_shares(num_images: int, num_clients: int, seed: int) -> list[Indices]:

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from experiments import poisoning
 from experiments.choices import add_grid_options, option_of, place_of, plan_of
 from protocol.options import OptionError
 
@@ -23,7 +24,10 @@ GRID_COMMANDS = {
     "ratios": "0.1, 0.5, 1 and 5 % malicious users",
     "recovery": "an attack that stops half-way, and its half-life",
     "worst-case": "each defense under its worst attack",
+    "deep-poisoning": "attacks on image classifiers against every defense (--dataset mnist --model lenet --rounds 100)",
 }
+OWN_DEFAULTS = {"deep-poisoning": {"dataset": "mnist", "model": "lenet", "rounds": poisoning.ROUNDS}}
+"""Of commands that are about something else than the paper's recommenders."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     for name, about in GRID_COMMANDS.items():
         grid = commands.add_parser(name, help=about, description=about)
         add_grid_options(grid)
-        grid.set_defaults(run=_grid, command=name)
+        grid.set_defaults(run=_grid, command=name, **OWN_DEFAULTS.get(name, {}))
     replay = commands.add_parser("replay", help="judge a run's recorded updates with any defense, offline")
     replay.add_argument("directory", metavar="RUN", type=Path, help="a run made with record-updates")
     replay.add_argument("--defense", action="append", required=True, help="may be given several times")

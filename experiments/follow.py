@@ -18,11 +18,11 @@ class Follower:
     directory: Path
     since: float = 0.0
     rounds: int = 0
-    hit_ratio: float | None = None
+    latest: str = ""
     _files: dict[str, IO[bytes]] = field(default_factory=dict)
 
     def look(self) -> None:
-        """Bring ``rounds`` and ``hit_ratio`` (test HR@5 of the last evaluation) up to date."""
+        """Bring ``rounds`` and ``latest`` (the first test metric of the last evaluation, for people) up to date."""
         self.rounds += self._new("rounds.jsonl").count(b"\n")
         lines = self._new("metrics.jsonl").splitlines(keepends=True)
         for line in lines:
@@ -30,7 +30,8 @@ class Follower:
                 metrics = json.loads(line)
             except ValueError:
                 continue
-            self.hit_ratio = metrics["test"].get("hr@5")
+            name, value = next(iter(metrics["test"].items()))
+            self.latest = f"{name.upper()} {value:.4f}"
             self.rounds = max(self.rounds, metrics["round"])
 
     def close(self) -> None:

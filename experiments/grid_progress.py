@@ -61,11 +61,10 @@ class GridProgress:
         self._fractions[cell] = 0.0
         self._tasks[cell] = self._bars.add_task(self._label(cell), total=cell.rounds, text="starting")
 
-    def at(self, cell: Cell, rounds: int, hit_ratio: float | None) -> None:
-        """A cell has done so many rounds."""
+    def at(self, cell: Cell, rounds: int, latest: str) -> None:
+        """A cell has done so many rounds; ``latest``: its newest metric, "" before the first."""
         self._fractions[cell] = min(1.0, rounds / cell.rounds)
-        metric = "" if hit_ratio is None else f"  HR@5 {hit_ratio:.4f}"
-        text = f"round {rounds}/{cell.rounds}{metric}" if rounds else "starting"
+        text = f"round {rounds}/{cell.rounds}  {latest}".rstrip() if rounds else "starting"
         self._bars.update(self._tasks[cell], completed=rounds, text=text)
         self._show()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from experiments import paper
 from experiments.cell import Cell, cell
+from experiments.poisoning import poisoning_grid
 from protocol.options import Scalar
 
 ADAPTIVE_CLUSTERS = (1, 2, 4, 8, 16, 32)
@@ -234,6 +235,7 @@ GRIDS: dict[str, Callable[[Plan], Grid]] = {
     "ratios": ratios,
     "recovery": recovery,
     "worst-case": lambda plan: replace(figure2(plan), name="worst-case"),
+    "deep-poisoning": poisoning_grid,
 }
 """The tables and figures by the command that makes them."""
 

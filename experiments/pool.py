@@ -37,7 +37,7 @@ class Watcher(Protocol):
 
     def began(self, cell: Cell) -> None: ...
 
-    def at(self, cell: Cell, rounds: int, hit_ratio: float | None) -> None: ...
+    def at(self, cell: Cell, rounds: int, latest: str) -> None: ...
 
     def ended(self, cell: Cell, problem: str | None) -> None: ...
 
@@ -70,7 +70,7 @@ def run_cells(
             time.sleep(LOOK_EVERY)
             for one in list(running):
                 one.follower.look()
-                watcher.at(one.cell, one.follower.rounds, one.follower.hit_ratio)
+                watcher.at(one.cell, one.follower.rounds, one.follower.latest)
                 if one.process.poll() is None:
                     continue
                 running.remove(one)

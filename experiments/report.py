@@ -54,11 +54,14 @@ def plotly_js() -> str:
 def summary_table(runs: Sequence[RunRecord]) -> str:
     """A column a run; every number as in summary.json stands in its cell's ``data-value``."""
     rows = [_row("status", runs, "status")]
+    if any("notice" in run.summary for run in runs):
+        rows += [_row("notice", runs, "notice")]
     for group, label in (("test", "test, best round"), ("valid", "validation, best round")):
         names = runs[0].summary.get(group) or {}
-        rows += [_row(f"{name.upper()} ({label})", runs, f"{group}/{name}") for name in names if name.endswith("@5")]
+        shown = [name for name in names if "@" not in name or name.endswith("@5")]
+        rows += [_row(f"{_shouted(name)} ({label})", runs, f"{group}/{name}") for name in shown]
     names = runs[0].summary.get("test_last_five") or {}
-    rows += [_row(f"{name.upper()} (test, mean of last five)", runs, f"test_last_five/{name}") for name in names]
+    rows += [_row(f"{_shouted(name)} (test, mean of last five)", runs, f"test_last_five/{name}") for name in names]
     for key, label in (("best_round", "best round"), ("rounds", "rounds"), ("seconds", "seconds")):
         rows.append(_row(label, runs, key))
     rows.append(_row("rounds a second", runs, "rounds_per_second"))
@@ -118,6 +121,10 @@ def _cell(run: RunRecord, key: str) -> str:
     raw = html.escape(json.dumps(value))
     about = f'data-run="{html.escape(run.name)}" data-key="{html.escape(key)}" data-value="{raw}"'
     return f"<td {about}>{html.escape(_shown(value))}</td>"
+
+
+def _shouted(name: str) -> str:
+    return name.upper().replace("_", " ")
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,14 @@ from experiments.style import BENIGN, COLOURS, MALICIOUS
 Trace = dict[str, Any]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
+METRICS = {
+    "hr@5": "Hit ratio at 5",
+    "ndcg@5": "NDCG at 5",
+    "accuracy": "Accuracy",
+    "attack_success": "Attack success: poison inputs that get the target's label",
+}
+"""Those that have a plot, with its title."""
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -27,8 +35,7 @@ class Plot:
 def plots_of(runs: Sequence[RunRecord]) -> list[Plot]:
     """All plots that these runs have something to show in."""
     made = [
-        _evaluations(runs, "hr@5", "Hit ratio at 5"),
-        _evaluations(runs, "ndcg@5", "NDCG at 5"),
+        *(_evaluations(runs, metric, title) for metric, title in METRICS.items()),
         _curves(
             runs, "loss", "Training loss", "The benign loss of a round's users, averaged over stretches.", ("loss",)
         ),
@@ -56,6 +63,8 @@ def _evaluations(runs: Sequence[RunRecord], metric: str, title: str) -> Plot:
         colour, rounds = _colour(number), [line["round"] for line in run.evaluations]
         for part, dash in (("test", "solid"), ("valid", "dot")):
             values = [line[part].get(metric) for line in run.evaluations]
+            if not any(value is not None for value in values):
+                continue
             label = {"test": "test", "valid": "validation"}[part]
             traces += [
                 {**_line(_name(run, runs, label), rounds, values, colour, dash), **_grouped(run, runs, part == "test")}

@@ -14,6 +14,8 @@ from experiments.cell import Cell
 from experiments.completion import Completion, Place, complete, survey
 from experiments.grid_progress import clock
 from experiments.grids import GRIDS, PAPERS, Grid, Plan
+from experiments.poisoning import poisoning_sheet
+from experiments.poisoning_figure import poisoning_figure
 from experiments.sheet import Sheet
 from experiments.tables import sheet
 
@@ -54,6 +56,8 @@ def sheet_of(grid: Grid, completion: Completion, runs: Path) -> Sheet:
         return verdicts.worst_case(grid, completion, notes)
     if grid.name == "recovery":
         return verdicts.recovery(grid, completion, runs, notes)
+    if grid.name == "deep-poisoning":
+        return poisoning_sheet(grid, completion, runs, notes)
     return sheet(grid, completion, notes)
 
 
@@ -69,6 +73,8 @@ def draw(grid: Grid, completion: Completion, runs: Path, output: Path) -> list[P
         return projection.figure4(grid, completion, runs, output)
     if grid.name == "recovery":
         return figures.recovery_figure(grid, completion, runs, output)
+    if grid.name == "deep-poisoning":
+        return poisoning_figure(grid, completion, runs, output)
     return []
 
 

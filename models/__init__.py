@@ -4,22 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+ITEM_ROWS, VALIDATION_SET = "item rows", "a validation set at the server"
+"""What a rule may need of the run, beside updates."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """What a run needs to know of a model before it loads it.
 
-    ``learning_rate``: the paper's (appendix); ``defaults``: other options whose paper value depends on the
-    model, for runs that leave them at 0.
+    ``learning_rate``: the paper's (appendix), or FedAvg's server rate; ``defaults``: other options whose usual value
+    depends on the model, for runs that leave them at 0. ``task``: what it is trained for; ``offers``: what of ITEM_ROWS
+    and VALIDATION_SET its rules may count on; ``weight_decay``: whether its loss has the L2 term of Eq. 1.
     """
 
     learning_rate: float
     defaults: Mapping[str, float] = field(default_factory=dict)
+    task: Literal["recommendation", "classification"] = "recommendation"
+    offers: frozenset[str] = frozenset({ITEM_ROWS})
+    weight_decay: bool = True
+
+
+def _classifier(norm_bound: float) -> ModelCard:
+    return ModelCard(
+        learning_rate=1.0,
+        defaults={"norm-bound-threshold": norm_bound},
+        task="classification",
+        offers=frozenset({VALIDATION_SET}),
+        weight_decay=False,
+    )
 
 
 MODELS = {
     "mf": ModelCard(learning_rate=2e-3, defaults={"norm-bound-threshold": 0.1}),
     "sasrec": ModelCard(learning_rate=1e-3, defaults={"norm-bound-threshold": 1.5}),
+    "lenet": _classifier(norm_bound=1.0),
+    "resnet8": _classifier(norm_bound=2.0),
+    "resnet18": _classifier(norm_bound=5.0),
 }
 """The models by name."""

@@ -8,7 +8,8 @@ model holds), so that a client needs nothing beside the vector. Only the weights
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -26,6 +27,9 @@ from models.resnet import resnet8, resnet18
 from protocol.options import require
 
 EVALUATION_BATCH = 500
+
+LARGEST_LOSS = 1e9
+"""A diverged model's loss: results are JSON, which has no infinity."""
 
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "lenet": LeNet,
@@ -71,11 +75,17 @@ class Classifier:
         logits: Tensor = functional_call(self.module, tensors, (images,))
         return logits
 
-    def loss(self, vector: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """The mean cross-entropy at a vector (p,), with BatchNorm's running statistics, which count as constants."""
+    def loss(self, vector: Tensor, images: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The mean cross-entropy at a vector (p,), or its sum with the examples' weights (b,).
+
+        With BatchNorm's running statistics, which count as constants.
+        """
         tensors = self.unflatten(vector)
         constants = {name: tensors[name].detach() for name in self.names[self.trained :]}
-        return cross_entropy(self.logits(tensors | constants, images), labels)
+        logits = self.logits(tensors | constants, images)
+        if weights is None:
+            return cross_entropy(logits, labels)
+        return cross_entropy(logits, labels, reduction="none") @ weights
 
     def _layers(self) -> tuple[slice, ...]:
         splits = np.cumsum([0, *self.sizes[: self.trained]]).tolist()
@@ -126,16 +136,25 @@ def train(
     classifier: Classifier, vector: Tensor, examples: Examples, training: LocalTraining, generator: np.random.Generator
 ) -> Tensor:
     """(p,) after local epochs of SGD from a vector (p,); the generator decides the batches."""
+    return fit(classifier, vector, examples, training, generator)[0]
+
+
+def fit(
+    classifier: Classifier, vector: Tensor, examples: Examples, training: LocalTraining, generator: np.random.Generator
+) -> tuple[Tensor, float]:
+    """See ``train``; and the mean loss of the last epoch's batches, each before its step."""
     tensors = {name: part.clone() for name, part in classifier.unflatten(vector).items()}
     weights = [tensors[name].requires_grad_() for name in classifier.names[: classifier.trained]]
     for _ in range(training.epochs):
+        total = vector.new_zeros(())
         shuffled = examples.select(torch.from_numpy(generator.permutation(len(examples))))
         for images, labels in shuffled.batches(training.batch_size):
             loss = cross_entropy(classifier.logits(tensors, images, training=True), labels)
             gradients = torch.autograd.grad(loss, weights)
             with torch.no_grad():
                 torch._foreach_add_(weights, gradients, alpha=-training.learning_rate)
-    return classifier.flatten(tensors)
+                total += loss * len(labels)
+    return classifier.flatten(tensors), float(total) / max(len(examples), 1)
 
 
 def train_cohort(
@@ -164,9 +183,31 @@ def train_cohort(
 
 def accuracy(classifier: Classifier, vector: Tensor, examples: Examples) -> float:
     """Share of the examples that get their label; for poison inputs labelled with the target: the attack's success."""
+    return assess(classifier, vector, examples)[0]
+
+
+def assess(classifier: Classifier, vector: Tensor, examples: Examples) -> tuple[float, float]:
+    """Accuracy, and the mean cross-entropy: at most ``LARGEST_LOSS``, which also stands for one that is no number."""
     tensors = classifier.unflatten(vector)
-    right = 0
+    right, loss = 0, 0.0
     with torch.no_grad():
         for images, labels in examples.batches(EVALUATION_BATCH):
-            right += int((classifier.logits(tensors, images).argmax(1) == labels).sum())
-    return right / max(len(examples), 1)
+            logits = classifier.logits(tensors, images)
+            right += int((logits.argmax(1) == labels).sum())
+            loss += float(cross_entropy(logits, labels, reduction="sum"))
+    count = max(len(examples), 1)
+    return right / count, min(loss / count, LARGEST_LOSS) if math.isfinite(loss) else LARGEST_LOSS
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use a single thread: how a sum is divided among threads changes its last bits.
+
+    Clients of one node are trained beside those of others; several threads each would only get in their way.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

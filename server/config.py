@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from attacks import attack_class
+from attacks.poison_data import PoisonOptions
 from models import MODELS
+from models.classification import LocalTraining
 from protocol.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
 from protocol.requests import LossOptions
 from protocol.upload_dtype import UploadDtype
@@ -20,12 +23,12 @@ from strategies.rule import Rule, Wrapper
 
 AT_LEAST_ONE = (
     "embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates", "max_examples",
-    "keep_checkpoints", "max_length", "max_batch_tokens",
+    "keep_checkpoints", "max_length", "max_batch_tokens", "num_clients",
 )  # fmt: skip
 
 NOT_NEGATIVE = (
     "learning_rate", "weight_decay", "contrastive_weight", "seed", "num_nodes", "attack_stop", "node_timeout",
-    "round_timeout", "quarantine_after", "checkpoint_every",
+    "round_timeout", "quarantine_after", "checkpoint_every", "dirichlet_alpha",
 )  # fmt: skip
 
 
@@ -39,6 +42,8 @@ class ServerOptions:
     embedding_dim: int = 64
     max_length: int = 200
     max_batch_tokens: int = 4096
+    num_clients: int = 20
+    dirichlet_alpha: float = 0.0
     num_server_rounds: int = 1000
     clients_per_round: int = 50
     learning_rate: float = 0.0
@@ -115,6 +120,13 @@ class ServerConfig:
         options = self.options
         return compose(options.defense, self.run_config, options.clients_per_round, options.malicious_fraction)
 
+    def rules(self) -> Iterator[Rule]:
+        """The rules of that chain one by one, the outermost first."""
+        rule: Rule | None = self.rule()
+        while rule is not None:
+            yield rule
+            rule = rule.inner if isinstance(rule, Wrapper) else None
+
     @property
     def output_dir(self) -> Path:
         """Where run directories go, absolute. A relative one counts from where this process was started."""
@@ -129,9 +141,14 @@ def server_config(run_config: RunConfig) -> ServerConfig:
     if options.plugin_dir and options.plugin_dir not in sys.path:
         sys.path.append(options.plugin_dir)
     if options.attack != "none":
-        kind = attack_class(options.attack)
+        kind = attack_class(options.attack, options.model)
         read(kind.Options, run_config, kind.prefix)
-    options = replace(options, learning_rate=options.learning_rate or MODELS[options.model].learning_rate)
+    card = MODELS[options.model]
+    options = replace(
+        options,
+        learning_rate=options.learning_rate or card.learning_rate,
+        weight_decay=options.weight_decay if card.weight_decay else 0.0,
+    )
     # UNION's clients train with its contrastive task; its server half alone is another defense.
     asked = {"on": True, "off": False, "auto": "union" in options.defense.split("+")}
     loss = LossOptions(
@@ -143,26 +160,35 @@ def server_config(run_config: RunConfig) -> ServerConfig:
         contrastive_negatives=options.contrastive_negatives,
     )
     touched_rows = 2.0 + (loss.contrastive_negatives if loss.contrastive_weight else 0)
-    own = {**MODELS[options.model].defaults, "support-bound-rows-per-example": touched_rows}
+    own = {**card.defaults, "support-bound-rows-per-example": touched_rows}
     completed = {**run_config, **{name: value for name, value in own.items() if not run_config.get(name)}}
     config = ServerConfig(options, loss, completed)
-    config.rule()
+    _require_offered(config)
+    read(LocalTraining, run_config, "local")
+    read(PoisonOptions, run_config, "poison")
     if is_chosen(options.defense):
         read(FlWbcOptions, run_config, PREFIX)
     _require_known(given, config)
     return config
 
 
+def _require_offered(config: ServerConfig) -> None:
+    """Refuse a rule that needs what the model does not have."""
+    model = config.options.model
+    for rule in config.rules():
+        fits = not rule.needs or rule.needs in MODELS[model].offers
+        expected = f"rules that fit model = {model!r}: {rule.name} needs {rule.needs}, which that model does not have"
+        require(fits, "defense", config.options.defense, expected)
+
+
 def _require_known(plugin_options: set[str], config: ServerConfig) -> None:
     """Refuse an option in ``plugin-options`` that neither the attack nor a rule reads: it is a slip of the pen."""
     known: set[str] = set()
     if config.options.attack != "none":
-        kind = attack_class(config.options.attack)
+        kind = attack_class(config.options.attack, config.options.model)
         known.update(option_names(kind.Options, kind.prefix))
-    rule: Rule | None = config.rule()
-    while rule is not None:
+    for rule in config.rules():
         known.update(option_names(rule.Options, prefix_of(type(rule))))
-        rule = rule.inner if isinstance(rule, Wrapper) else None
     own = sorted(known - (set(config.run_config) - plugin_options))
     for name in sorted(plugin_options - known):
         require(False, "plugin-options", name, "one of " + ", ".join(own) if own else "none: no class of yours is used")

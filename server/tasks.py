@@ -1,4 +1,4 @@
-"""What differs between tasks at the server: the first model, the counts of an evaluation, and their metrics."""
+"""What differs between tasks at the server: its data, the first model, its optimizer, and what an evaluation says."""
 
 from __future__ import annotations
 
@@ -10,29 +10,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import draws
+from data import draws, load
 from data.draws import Stream
 from models.sasrec import Shape, initial_shared
 from protocol.requests import MOST_RANKS, GlobalModel
-from server.config import ServerOptions
+from server.catalogue import Catalogue
+from server.config import ServerConfig, ServerOptions
 from server.metrics import ranking_metrics
+from strategies.server_model import Optimizer
 
 Metrics = Mapping[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of model to train.
+    """One kind of model to train, on the data of one run.
 
-    ``initial`` makes the global model before the first round from the options and the number of items;
-    ``counts``: the lengths of what nodes count in an evaluation; ``metrics`` turns their totals into
-    metrics by part (``valid``, ``test``); the best round has the highest ``selection`` on ``valid``.
+    ``catalogue``: who may take part; ``first``: the global model before the first round, and ``optimizer`` what steps
+    it; ``counts``: the lengths of what nodes count in an evaluation, none where the server needs no node for it;
+    ``metrics`` makes metrics by part (``valid``, ``test``) of the counts' totals and the model; the best round has the
+    highest ``selection`` on ``valid``; ``shown``: test metrics that progress tells; ``accuracy``: see ``ServerView``;
+    ``notice``: what whoever reads a result of this data must know.
     """
 
-    initial: Callable[[ServerOptions, int], GlobalModel]
+    catalogue: Catalogue
+    first: GlobalModel
     counts: Mapping[str, int]
-    metrics: Callable[[Mapping[str, Any]], Metrics]
+    metrics: Callable[[Mapping[str, Any], GlobalModel], Metrics]
     selection: str
+    shown: tuple[str, ...]
+    optimizer: Optimizer = "adam"
+    accuracy: Callable[[Tensor], float] | None = None
+    notice: str = ""
+
+
+def initial_factorization(options: ServerOptions, num_items: int) -> GlobalModel:
+    """MF's item table; users' vectors never leave their nodes."""
+    return GlobalModel(_item_table(options, num_items), torch.empty(0))
+
+
+def initial_sequences(options: ServerOptions, num_items: int) -> GlobalModel:
+    """SASRec's item table and encoder."""
+    # A sequence of its own, so that the encoder's first weights do not depend on the number of items.
+    generator = draws.generator(options.seed, Stream.INITIAL_MODEL, user=1)
+    shape = Shape(options.embedding_dim, options.max_length)
+    return GlobalModel(_item_table(options, num_items), initial_shared(shape, generator))
 
 
 def _item_table(options: ServerOptions, num_items: int) -> Tensor:
@@ -43,25 +65,49 @@ def _item_table(options: ServerOptions, num_items: int) -> Tensor:
     return torch.from_numpy(table).to(torch.float32)
 
 
-def _factorization(options: ServerOptions, num_items: int) -> GlobalModel:
-    return GlobalModel(_item_table(options, num_items), torch.empty(0))
+def _recommendation(initial: Callable[[ServerOptions, int], GlobalModel]) -> Callable[[ServerConfig], Task]:
+    def task(config: ServerConfig) -> Task:
+        options = config.options
+        interactions = load(options.dataset, options.data_dir or None)
+        return Task(
+            catalogue=Catalogue(interactions.user_ids, interactions.item_ids),
+            first=initial(options, interactions.num_items),
+            counts={"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1},
+            metrics=_ranking,
+            selection="hr@5",
+            shown=("hr@5", "ndcg@5"),
+        )
+
+    return task
 
 
-def _sequences(options: ServerOptions, num_items: int) -> GlobalModel:
-    # A sequence of its own, so that the encoder's first weights do not depend on the number of items.
-    generator = draws.generator(options.seed, Stream.INITIAL_MODEL, user=1)
-    shape = Shape(options.embedding_dim, options.max_length)
-    return GlobalModel(_item_table(options, num_items), initial_shared(shape, generator))
-
-
-def _ranking(counts: Mapping[str, Any]) -> Metrics:
+def _ranking(counts: Mapping[str, Any], model: GlobalModel) -> Metrics:
     return {part: ranking_metrics(counts[part]) for part in ("valid", "test")}
 
 
-RANK_COUNTS = {"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1}
+def _classification(config: ServerConfig) -> Task:
+    # Imported where it is used: a recommender's server has no images.
+    from server.classification import TestBench
 
-TASKS = {
-    "mf": Task(_factorization, RANK_COUNTS, _ranking, "hr@5"),
-    "sasrec": Task(_sequences, RANK_COUNTS, _ranking, "hr@5"),
+    bench = TestBench.of_run(config)
+    return Task(
+        catalogue=bench.catalogue,
+        first=bench.first,
+        counts={},
+        metrics=lambda counts, model: bench.metrics(model.shared),
+        selection="accuracy",
+        shown=("accuracy", "attack_success"),
+        optimizer="sgd",
+        accuracy=bench.accuracy,
+        notice=bench.notice,
+    )
+
+
+TASKS: Mapping[str, Callable[[ServerConfig], Task]] = {
+    "mf": _recommendation(initial_factorization),
+    "sasrec": _recommendation(initial_sequences),
+    "lenet": _classification,
+    "resnet8": _classification,
+    "resnet18": _classification,
 }
-"""The task of each model."""
+"""How the task of each model is made for a run."""

@@ -17,11 +17,8 @@ from flwr.app import ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from data import load
-from data.interactions import Interactions
 from protocol.options import OptionError, require
 from protocol.requests import GlobalModel
-from server.catalogue import Catalogue
 from server.checkpoint import Checkpoint, Checkpoints
 from server.config import ServerConfig, effective
 from server.direct_grid import DirectGrid
@@ -47,20 +44,21 @@ NO_CONFIG = ConfigRecord()
 class Training:
     """One run from its first round to its summary."""
 
-    def __init__(self, grid: Grid, config: ServerConfig, directory: Path, interactions: Interactions) -> None:
+    def __init__(self, grid: Grid, config: ServerConfig, directory: Path, task: Task) -> None:
         options = config.options
         self._grid = grid
         self._config = config
         self._directory = directory
-        self._item_ids = [str(item) for item in interactions.item_ids]
-        self._task: Task = TASKS[options.model]
-        first = self._task.initial(options, interactions.num_items)
-        model = ServerModel.start(first.items, first.shared, options.learning_rate, options.weight_decay)
+        self._item_ids = [str(item) for item in task.catalogue.item_ids]
+        self._task = task
+        first = task.first
+        model = ServerModel.start(
+            first.items, first.shared, options.learning_rate, options.weight_decay, task.optimizer
+        )
         self._nodes = len(list(grid.get_node_ids())) if isinstance(grid, DirectGrid) else 0
         self._checkpoints = Checkpoints(directory, options.keep_checkpoints)
         found = resumable(self._checkpoints, config, directory, model, self._nodes) if options.resume else None
-        catalogue = Catalogue(interactions.user_ids, interactions.item_ids)
-        population = discover(grid, options.min_nodes, options.node_timeout, catalogue)
+        population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue)
         require_cohort(options.clients_per_round, population)
         self._population = fingerprint(population)
         self._malicious = population.malicious_users
@@ -70,13 +68,14 @@ class Training:
             seed=options.seed,
             clients_per_round=options.clients_per_round,
             loss=config.loss,
-            counts=self._task.counts,
+            counts=task.counts,
             max_examples=options.max_examples,
             min_updates=options.min_updates,
             eval_users=options.eval_users,
             quarantine_after=options.quarantine_after,
             upload_dtype=options.upload_dtype,
             download_changes=options.download == "changes",
+            accuracy=task.accuracy,
         )
         self._strategy = FedRec(found.model if found else model, population, config.rule(), settings)
         self._tally = Tally()
@@ -123,7 +122,7 @@ class Training:
         progress.advance(server_round)
         if last or server_round % options.eval_every == 0:
             line = self._evaluate(server_round)
-            progress.evaluated(server_round, {name: line["test"][name] for name in ("hr@5", "ndcg@5")})
+            progress.evaluated(server_round, {name: line["test"][name] for name in self._task.shown})
         stopping = asked_to_stop() and not last
         if last or stopping or server_round % max(options.checkpoint_every, 1) == 0:
             self._checkpoint(server_round)
@@ -133,7 +132,8 @@ class Training:
     def _close(self, status: str) -> dict[str, Any]:
         self._tally.elapsed = time.monotonic() - self._started
         found = self._tally.summary(self._task.selection)
-        summary = {"status": status, "run": self._directory.name, **found}
+        notice = {"notice": self._task.notice} if self._task.notice else {}
+        summary = {"status": status, "run": self._directory.name, **notice, **found}
         # Where the disk is full, the error that says so is already on its way.
         with nullcontext() if status == "completed" else suppress(StorageError):
             self._recorder.summary(summary)
@@ -213,7 +213,7 @@ class Training:
         assert outcome is not None
         line = {
             "round": server_round,
-            **self._task.metrics(counts),
+            **self._task.metrics(counts, GlobalModel(strategy.model.items, strategy.model.shared)),
             "loss": outcome.intake.mean_loss,
             "failed_nodes": {str(node): reason for node, reason in strategy.failed_evaluation.items()},
             "seconds": round(time.monotonic() - self._started, 3),
@@ -228,10 +228,12 @@ class Training:
 
 def run_training(grid: Grid, config: ServerConfig, directory: Path) -> dict[str, Any]:
     """Train as the configuration says; results in ``directory``. Returns the summary."""
-    interactions = load(config.options.dataset, config.options.data_dir or None)
+    task = TASKS[config.options.model](config)
+    if task.notice:
+        log(WARNING, task.notice)
     log(INFO, "Results: %s", directory)
     with held(directory):
-        summary = Training(grid, config, directory, interactions).run()
+        summary = Training(grid, config, directory, task).run()
     log(INFO, "Results: %s", directory)
     return summary
 

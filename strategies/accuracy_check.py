@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models import VALIDATION_SET
 from protocol.options import OptionError, require
 from protocol.updates import Updates
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
@@ -31,6 +32,7 @@ class AccuracyCheck(Wrapper):
     """
 
     name = "accuracy-check"
+    needs = VALIDATION_SET
     Options = AccuracyCheckOptions
     options: AccuracyCheckOptions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,7 @@ class Settings:
     is; ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that
     failed or had a user rejected in so many of its rounds in a row is not asked again, 0 for never;
     ``upload_dtype``: what updates travel in; ``download_changes``: whether nodes keep the model and get changed rows.
+    ``accuracy``: of shared parameters (p,) on the server's validation set, where it has one.
     """
 
     run: str
@@ -47,6 +48,7 @@ class Settings:
     quarantine_after: int = 0
     upload_dtype: UploadDtype = "float32"
     download_changes: bool = False
+    accuracy: Callable[[Tensor], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ class FedRec(Strategy):
         aggregate, skipped = None, f"{count} valid updates, fewer than min-updates = {self.settings.min_updates}"
         if intake.updates is not None and count >= self.settings.min_updates:
             generator = draws.generator(self.settings.seed, Stream.RULE, server_round)
-            view = ServerView(server_round, self.model, self.settings.clients_per_round, generator)
+            settings = self.settings
+            view = ServerView(
+                server_round, self.model, settings.clients_per_round, generator, accuracy=settings.accuracy
+            )
             aggregate, skipped = self.rule.aggregate(intake.updates, view), ""
             stepped = self.model.step(aggregate.gradient)
             if stepped.is_finite():
@@ -183,8 +188,11 @@ class FedRec(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One message to each node that hosts a benign user."""
+        """One message to each node that hosts a benign user; none where nodes have nothing to count."""
         settings, nobody = self.settings, torch.empty(0, dtype=torch.int64)
+        if not settings.counts:
+            self._evaluated = {}
+            return []
         asked = dict.fromkeys(self.population.honest_nodes.tolist(), nobody)
         if settings.eval_users:
             generator = draws.generator(settings.seed, Stream.EVALUATED_USERS)

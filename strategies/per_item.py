@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models import ITEM_ROWS
 from protocol.updates import Gradient, Updates
 from strategies.item_columns import Columns, item_columns
 from strategies.krum import KrumOptions
@@ -41,6 +42,7 @@ class PerItemTrimmedMean(Combiner):
     """
 
     name = "per-item-trimmed-mean"
+    needs = ITEM_ROWS
     prefix = "trimmed-mean"
     Options = TrimmedMeanOptions
     options: TrimmedMeanOptions
@@ -58,6 +60,7 @@ class PerItemMedian(Combiner):
     """Median of each item's row, coordinate by coordinate, among the users who sent one."""
 
     name = "per-item-median"
+    needs = ITEM_ROWS
 
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
         return item_wise(updates, len(server.model.items), _median)
@@ -70,6 +73,7 @@ class PerItemKrum(Combiner):
     """
 
     name = "per-item-krum"
+    needs = ITEM_ROWS
     prefix = "krum"
     Options = KrumOptions
     options: KrumOptions

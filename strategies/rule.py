@@ -69,10 +69,12 @@ class Rule(ABC):
     """One defense, or a chain of them from the outermost inwards.
 
     ``name`` stands in verdicts; ``prefix`` in front of the rule's options (``name`` where it is empty);
-    ``Options`` is the frozen dataclass of these options.
+    ``Options`` is the frozen dataclass of these options. ``needs``: what beside updates the rule cannot work without,
+    if not every model offers it (see ``models.ModelCard``).
     """
 
     name: ClassVar[str]
+    needs: ClassVar[str] = ""
     prefix: ClassVar[str] = ""
     Options: ClassVar[type] = RuleOptions
     options: Any

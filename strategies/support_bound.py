@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models import ITEM_ROWS
 from protocol.options import require
 from protocol.updates import Updates, ragged_positions, splits_of
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
@@ -50,6 +51,7 @@ class SupportBound(Wrapper):
     """
 
     name = "support-bound"
+    needs = ITEM_ROWS
     Options = SupportBoundOptions
     options: SupportBoundOptions
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models import ITEM_ROWS
 from protocol.options import require
 from protocol.updates import Updates
 from strategies import gap_statistic
@@ -49,6 +50,7 @@ class Union(Wrapper):
     """
 
     name = "union"
+    needs = ITEM_ROWS
     Options = UnionOptions
     options: UnionOptions
 

@@ -147,11 +147,11 @@ def test_attackers_on_two_nodes_draw_different_numbers() -> None:
     """Of three nodes for half malicious users, two are the attacker's."""
     federation = Federation(attack="gaussian", malicious_fraction=0.5)
     hosts = [node_of(federation.context(partition, 3)) for partition in range(3)]
-    assert [bool(host.malicious.any()) for host in hosts] == [False, True, True]
+    assert [bool(host.hosting.malicious.any()) for host in hosts] == [False, True, True]
     Spy.views.clear()
     spied = Federation(attack=f"{__name__}:Spy", malicious_fraction=0.5)
     for partition in (1, 2):
-        spied.train(hosts[partition].shard.users[:2].tolist(), 1, partition, 3)
+        spied.train(hosts[partition].hosting.users[:2].tolist(), 1, partition, 3)
     first, second = (view.generator.random(4).tolist() for view in Spy.views)
     assert first != second
 

@@ -17,7 +17,9 @@ from attacks.label_flip import swapped
 from attacks.view import TrainingPairs
 from client import cohort as cohorts
 from client.cohort import cohort_of, negative_items
-from client.config import ClientOptions
+from client.config import ClientConfig, ClientOptions
+from client.hosting import ShardHosting
+from client.node_options import NodeOptions
 from client.sasrec import SequenceLearner
 from data.draws import Stream, generator
 from data.interactions import from_columns
@@ -257,7 +259,11 @@ def test_a_node_makes_it_from_its_options_and_no_private_vectors() -> None:
         raise AssertionError("SASRec has no private vectors.")
 
     options = ClientOptions(model="sasrec", seed=SEED, max_length=SHAPE.max_length)
-    node = SequenceLearner.of_node(SHARD, np.ones(len(SHARD), np.bool_), private, options, torch.device("cpu"))
+    everybody = np.ones(len(SHARD), np.bool_)
+    hosting = ShardHosting(
+        SHARD.users, ~everybody, SHARD.users.astype(np.str_), SHARD.num_users, SHARD.num_items, SHARD, everybody
+    )
+    node = SequenceLearner.of_node(hosting, private, ClientConfig(NodeOptions(), options, {}), torch.device("cpu"))
     assert_same(node.train(model(), request([1, 2], FULL), keep=True), learner().train(model(), request([1, 2], FULL)))
     assert math.isfinite(float(node.train(model(), request([1])).losses))
     assert node.evaluate(model(), EvaluateRequest(1, NOBODY, "run"))["valid"].sum() == len(SHARD)
@@ -267,7 +273,8 @@ def test_a_node_makes_it_from_its_options_and_no_private_vectors() -> None:
     ("name", "own", "others"),
     [
         ("mf", "client.factorization", ("client.sasrec", "models.sasrec", "models.sasrec_cohort")),
-        ("sasrec", "client.sasrec", ("client.factorization", "models.mf")),
+        ("sasrec", "client.sasrec", ("client.factorization", "models.mf", "models.classification")),
+        ("lenet", "client.images", ("client.factorization", "models.mf", "client.sasrec", "models.sasrec")),
     ],
 )
 def test_a_clients_process_loads_its_own_model_alone(name: str, own: str, others: tuple[str, ...]) -> None:

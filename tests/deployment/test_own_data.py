@@ -117,7 +117,7 @@ def test_a_restarted_node_remembers_what_was_agreed(
     monkeypatch.setattr(client.node, "_nodes", {})
     monkeypatch.setattr(client.node, "_agreements", {})
     context = Context(11, 1, dict(configs[0]), RecordDict(), run_config)
-    assert len(client.node.node_of(context).shard) > 0
+    assert len(client.node.node_of(context).hosting.users) > 0
     with pytest.raises(OptionError, match="state-dir"):
         client.node.node_of(Context(999, 1, dict(configs[0]), RecordDict(), run_config))
 
@@ -177,7 +177,7 @@ def test_a_node_recommends_what_its_vector_and_the_table_say(
     context = Context(11, 1, dict(configs[0]), RecordDict(), {**default_options(), **OPTIONS})
     node = client.node.node_of(context)
     index = int(np.flatnonzero(interactions.user_ids == user)[0])
-    place = np.searchsorted(node.shard.users, [index])
+    place = np.searchsorted(node.hosting.users, [index])
     (run,) = [path.parents[1].name for path in Path(str(configs[0]["state-dir"])).rglob("about.json")]
     vector = node._vectors(run, 64).at(place, int(OPTIONS["num-server-rounds"]) + 1, 0.002).vectors[0]
     scores = (load_file(model)["items"] @ vector).numpy()

@@ -25,6 +25,18 @@ OPTIONS = {
     "defense": "union+multi-krum",
     "seed": 1,
 }
+IMAGES = {
+    "model": "lenet",
+    "dataset": "synthetic-images",
+    "num-clients": 8,
+    "clients-per-round": 5,
+    "local-epochs": 1,
+    "num-server-rounds": 2,
+    "eval-every": 2,
+    "attack": "deep-poisoning",
+    "malicious-fraction": 0.3,
+    "defense": "norm-bound",
+}
 
 
 class Flower:
@@ -106,6 +118,16 @@ def test_flwr_run_gives_the_same_model_to_the_bit(engine: str, flower, expected,
     assert metrics == expected[1]
     written = json.loads((directory / "config.json").read_text())
     assert written["options"]["defense"] == "union+multi-krum"
+
+
+@pytest.mark.parametrize("engine", ["ray", "flower"])
+def test_image_classifiers_too(engine: str, flower, tmp_path) -> None:
+    alone, _ = simulate({**IMAGES, "engine": "local", "num-nodes": 2, "output-dir": str(tmp_path / "local")})
+    printed = flower.run({**IMAGES, "engine": engine, "output-dir": str(tmp_path / "flower")})
+    directory = next((path.parent for path in tmp_path.glob("flower/*/summary.json")), None)
+    assert directory is not None, printed
+    assert torch.equal(*(load_file(run / "model.safetensors")["shared"] for run in (alone, directory)))
+    assert results(alone)[1] == results(directory)[1]
 
 
 def test_a_wrong_option_ends_the_run_with_a_sentence(flower, tmp_path) -> None:

@@ -12,9 +12,12 @@ from data.draws import Stream
 from data.image_files import synthetic_images
 from data.images import Examples
 from models.classification import (
+    LARGEST_LOSS,
     Classifier,
     LocalTraining,
     accuracy,
+    assess,
+    fit,
     initial_vector,
     make_classifier,
     train,
@@ -163,3 +166,50 @@ def test_bad_training_options_are_named() -> None:
         LocalTraining(epochs=0)
     with pytest.raises(OptionError, match="local-learning-rate"):
         LocalTraining(learning_rate=0.0)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
+def test_lenet_is_convolution_then_average_pooling(channels: int, size: int) -> None:
+    """The oracle is LeCun's order of steps, one torch function each."""
+    torch.manual_seed(2)
+    net = LeNet(channels, size).double()
+    images = torch.randn(5, channels, size, size, dtype=torch.float64)
+    hidden = images
+    for layer in (net.conv1, net.conv2):
+        hidden = nn.functional.avg_pool2d(layer(hidden), 2).relu()
+    expected = net.fc3(net.fc2(net.fc1(hidden.flatten(1)).relu()).relu())
+    torch.testing.assert_close(net(images), expected)
+
+
+def test_accuracy_and_loss_are_those_of_all_examples_at_once() -> None:
+    module = _tiny_resnet().eval()
+    classifier, examples = Classifier(module), _examples(1203)
+    logits = module(examples.images).detach()
+    found = assess(classifier, _vector_of(module), examples)
+    assert found[0] == float((logits.argmax(1) == examples.labels).double().mean())
+    assert found[1] == pytest.approx(float(nn.functional.cross_entropy(logits, examples.labels)), rel=1e-5)
+
+
+def test_a_diverged_models_loss_is_a_number() -> None:
+    classifier, data = make_classifier("lenet", (1, 28, 28), 10), synthetic_images(10, 1)
+    assert assess(classifier, torch.full((classifier.size,), 1e30), data.examples(data.train))[1] == LARGEST_LOSS
+
+
+def test_weighted_losses_are_a_sum_of_means() -> None:
+    classifier, one, other = Classifier(_tiny_resnet()), _examples(4), _examples(6, seed=1)
+    vector, both = initial_vector(classifier, 3), one.join(other)
+    weights = torch.cat([torch.full((4,), 0.5 / 4), torch.full((6,), 1 / 6)])
+    expected = 0.5 * classifier.loss(vector, one.images, one.labels) + classifier.loss(
+        vector, other.images, other.labels
+    )
+    torch.testing.assert_close(classifier.loss(vector, both.images, both.labels, weights), expected)
+
+
+def test_the_loss_of_training_is_the_last_epochs() -> None:
+    """With a rate of almost nothing every epoch's loss is the first model's."""
+    classifier, examples = make_classifier("lenet", (1, 28, 28), 10), synthetic_images(50, 1)
+    clean = examples.examples(examples.train)
+    start = initial_vector(classifier, 0)
+    training = LocalTraining(epochs=2, batch_size=16, learning_rate=1e-12)
+    _, loss = fit(classifier, start, clean, training, np.random.default_rng(0))
+    assert loss == pytest.approx(float(classifier.loss(start, clean.images, clean.labels)), rel=1e-4)

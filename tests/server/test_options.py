@@ -4,8 +4,11 @@ import dataclasses
 
 import pytest
 
-from attacks import ATTACKS, attack_class
+from attacks import ATTACKS_ON, attack_class
+from attacks.poison_data import PoisonOptions
 from client.config import ClientOptions, client_config
+from models import MODELS
+from models.classification import LocalTraining
 from protocol.options import OptionError, as_run_config
 from server.config import ServerOptions, server_config
 from server.simulation import default_options, simulate
@@ -18,9 +21,11 @@ COMPLETED = {"norm-bound-threshold"}
 def test_the_defaults_in_pyproject_are_those_of_the_code() -> None:
     written = default_options()
     known = as_run_config(ServerOptions()) | as_run_config(ClientOptions()) | rule_options()
-    for name in ATTACKS:
-        kind = attack_class(name)
-        known |= as_run_config(kind.Options(), kind.prefix)
+    known |= as_run_config(LocalTraining(), "local") | as_run_config(PoisonOptions(), "poison")
+    for model in ("mf", "lenet"):
+        for name in ATTACKS_ON[MODELS[model].task]:
+            kind = attack_class(name, model)
+            known |= as_run_config(kind.Options(), kind.prefix)
     assert set(written) == set(known)
     assert {name: value for name, value in written.items() if name not in COMPLETED} == {
         name: value for name, value in known.items() if name not in COMPLETED

@@ -100,7 +100,7 @@ def test_the_papers_values_are_this_models() -> None:
     chosen = server_config({**default_options(), "model": "sasrec", "defense": "norm-bound"})
     assert chosen.options.learning_rate == 1e-3
     assert chosen.rule().options.threshold == 1.5
-    assert len(TASKS["sasrec"].initial(chosen.options, 7).shared) == 55_040
+    assert len(TASKS["sasrec"](chosen).first.shared) == 55_040
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_encoder_is_trained(two_nodes: Path) -> None:
-    options = server_config({**default_options(), **BOTH}).options
-    first = TASKS["sasrec"].initial(options, 800)
+    first = TASKS["sasrec"](server_config({**default_options(), **BOTH})).first
     trained = results(two_nodes)[0]
     assert not torch.equal(trained["items"], first.items)
     # Of 20 positions every one was somebody's newest but one.
@@ -140,7 +139,7 @@ def test_a_round_that_is_asked_for_again_attacks_once(tmp_path: Path) -> None:
     options = {**default_options(), **BOTH, "num-nodes": 1}
     chosen = server_config(options)
     grid = LocalGrid(client.app.app, dict(options), 1, str(tmp_path), run_id=77)
-    model = TASKS["sasrec"].initial(chosen.options, 800)
+    model = TASKS["sasrec"](chosen).first
     replies = []
     for server_round in (1, 2, 2, 3):
         asked = TrainRequest(server_round, torch.arange(300), "run", LossOptions())

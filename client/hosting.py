@@ -1,0 +1,88 @@
+"""Whom a node hosts, and their data: parts of the run's data set, or a file of the node's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.config import ClientConfig
+from client.own_data import own_interactions, own_shard
+from data import load
+from data.interactions import Interactions
+from data.partition import hosted_users, malicious_users, never_evaluated, partition
+from data.shard import Shard, load_shard
+from protocol.own_data import Agreement
+
+Users = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """The users of one node, whatever their data is.
+
+    ``users`` (n,): indexes in the population, in ascending order; ``malicious`` (n,) bool; ``ids`` (n,): their original
+    ids. ``num_users`` and ``num_items``: of the whole run.
+    """
+
+    users: Users
+    malicious: NDArray[np.bool_]
+    ids: NDArray[np.str_]
+    num_users: int
+    num_items: int
+
+
+@dataclass(frozen=True)
+class ShardHosting(Hosting):
+    """With interactions: the users' ``shard``, and which of them count in an evaluation (n,)."""
+
+    shard: Shard
+    evaluated: NDArray[np.bool_]
+
+
+def host_interactions(config: ClientConfig, agreement: Agreement | None) -> ShardHosting:
+    """What a recommender's node holds; ``agreement``: which indexes the users and items of its own file have."""
+    shard, malicious, ids = _partition(config) if agreement is None else _own(config, agreement)
+    unseen = never_evaluated(shard.num_users, config.run.malicious_fraction, config.run.seed)
+    evaluated = ~np.isin(shard.users, unseen) & (shard.valid >= 0) & (shard.test >= 0)
+    return ShardHosting(shard.users, malicious, ids, shard.num_users, shard.num_items, shard, evaluated)
+
+
+def all_malicious(num_users: int, config: ClientConfig) -> Users:
+    """The malicious users of the whole population."""
+    fraction = config.run.malicious_fraction if config.attacked else 0.0
+    return malicious_users(num_users, fraction, config.run.seed)
+
+
+def users_here(num_users: int, malicious: Users, config: ClientConfig) -> Users:
+    """The users of a population that live on this node, in ascending order."""
+    node = config.node
+    if not node.role:
+        return hosted_users(num_users, malicious, node.partition_id, node.num_partitions)[0]
+    kind = malicious if node.role == "attacker" else np.setdiff1d(np.arange(num_users), malicious)
+    return partition(kind, node.num_partitions)[node.partition_id]
+
+
+@lru_cache(maxsize=2)
+def _interactions(dataset: str, data_dir: str | None) -> Interactions:
+    return load(dataset, data_dir)
+
+
+def _partition(config: ClientConfig) -> tuple[Shard, NDArray[np.bool_], NDArray[np.str_]]:
+    """The node's part of the run's data set, which of its users (n,) are malicious, and their original ids (n,)."""
+    interactions = _interactions(config.run.dataset, config.data_dir)
+    malicious = all_malicious(interactions.num_users, config)
+    users = users_here(interactions.num_users, malicious, config)
+    return load_shard(interactions, users), np.isin(users, malicious), interactions.user_ids[users]
+
+
+def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, NDArray[np.bool_], NDArray[np.str_]]:
+    """The same of the node's own data; an attacker's users are all malicious, a benign node's are none."""
+    interactions = own_interactions(config)
+    shard = own_shard(interactions, agreement)
+    user_ids = interactions.user_ids[np.argsort(agreement.users.numpy())]
+    if config.node.role:
+        return shard, np.full(len(shard), config.attacked and config.node.role == "attacker"), user_ids
+    return shard, np.isin(shard.users, all_malicious(agreement.num_users, config)), user_ids

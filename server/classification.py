@@ -1,0 +1,70 @@
+"""Image classification at the server: its own validation and test images, and what it measures on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.poison_data import PoisonOptions, main_task_test, poison_for_testing
+from data.image_files import image_set
+from data.images import Examples, allot
+from models.classification import Classifier, assess, initial_vector, make_classifier, one_thread
+from protocol.options import read
+from protocol.requests import GlobalModel
+from server.catalogue import Catalogue
+from server.config import ServerConfig
+
+
+@dataclass(frozen=True)
+class TestBench:
+    """What the server judges a model by.
+
+    ``validation``: training images that no client has; ``test``: the data set's test images; ``poison``: inputs with
+    the label that an attacker wants for them, there whether anybody attacks or not.
+    """
+
+    catalogue: Catalogue
+    first: GlobalModel
+    classifier: Classifier
+    validation: Examples
+    test: Examples
+    poison: Examples
+    notice: str
+
+    @staticmethod
+    def of_run(config: ServerConfig) -> TestBench:
+        """The bench of a run's data set and model. Raises ``OptionError`` where they do not fit the other options."""
+        options = config.options
+        poison = read(PoisonOptions, config.run_config, "poison")
+        data = image_set(options.dataset, options.data_dir or None)
+        held_out = allot(data.train.labels, options.num_clients, options.dirichlet_alpha, options.seed).validation
+        classifier = make_classifier(options.model, data.shape, data.num_classes)
+        clients = np.arange(options.num_clients).astype(np.str_)
+        return TestBench(
+            catalogue=Catalogue(clients, np.empty(0, np.str_)),
+            first=GlobalModel(torch.empty(0, 0), initial_vector(classifier, options.seed)),
+            classifier=classifier,
+            validation=data.examples(data.train, held_out),
+            test=main_task_test(data, poison, options.seed),
+            poison=poison_for_testing(data, poison, options.seed),
+            notice=data.notice,
+        )
+
+    def accuracy(self, vector: Tensor) -> float:
+        """Of a model (p,) on the validation images."""
+        with one_thread():
+            return assess(self.classifier, vector, self.validation)[0]
+
+    def metrics(self, vector: Tensor) -> dict[str, dict[str, float]]:
+        """Accuracy and loss by part; in ``test`` also the share of poison inputs that get the target's label."""
+        with one_thread():
+            found = {"valid": self._measured(vector, self.validation), "test": self._measured(vector, self.test)}
+            found["test"]["attack_success"] = assess(self.classifier, vector, self.poison)[0]
+        return found
+
+    def _measured(self, vector: Tensor, examples: Examples) -> dict[str, float]:
+        accuracy, loss = assess(self.classifier, vector, examples)
+        return {"accuracy": accuracy, "loss": loss}
