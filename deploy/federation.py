@@ -113,10 +113,11 @@ class Federation:
         self.environment = process_environment(place)
         self._prefix = list(prefix)
 
-    def start_superlink(self) -> None:
+    def start_superlink(self, again: bool = False) -> None:
         """Start it, wait until it listens, and let the nodes of the allow-list in.
 
-        Raises ``RuntimeError`` with its last words where it ends instead.
+        ``again``: it ran before, and its database knows them. Raises ``RuntimeError`` with its last words where it
+        ends instead.
         """
         write_connection(self.place.folder / "flwr", self.place.control, self.place.certificate)
         command = [*self._prefix, *superlink_command(self.place)]
@@ -129,7 +130,8 @@ class Federation:
         )
         if process.poll() is not None:
             raise RuntimeError(f"The SuperLink has ended: {self.processes.log('superlink')[-2000:]}")
-        register(self.place.keys / "allowed-nodes", CONNECTION, self.environment, self._prefix)
+        if not again:
+            register(self.place.keys / "allowed-nodes", CONNECTION, self.environment, self._prefix)
 
     def start_node(self, key: str, node_config: Mapping[str, TomlScalar], name: str = "") -> subprocess.Popen[bytes]:
         """Start a SuperNode; its log goes by ``name``, or the key's."""

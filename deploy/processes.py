@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -54,27 +55,76 @@ class Processes:
     def stop(self, name: str, at_once: bool = False) -> None:
         """End one process and its children; ``at_once`` without asking."""
         process = self.running.pop(name)
+        kin = descendants(process.pid)
+        deadline = time.monotonic() + (0.0 if at_once else GRACE)
         if not at_once:
             _signal(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-        _signal(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process, kin, deadline)
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with _undisturbed():
+            kin = {name: descendants(process.pid) for name, process in self.running.items()}
             for process in self.running.values():
                 _signal(process.pid, signal.SIGTERM)
             deadline = time.monotonic() + GRACE
             for name in reversed(list(self.running)):
-                process = self.running.pop(name)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.1, deadline - time.monotonic()))
-                _signal(process.pid, signal.SIGKILL)
-                process.wait()
+                _end(self.running.pop(name), kin[name], deadline)
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A process that another one has started, directly or not; ``started`` tells it from a later one of its number."""
+
+    pid: int
+    started: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still there."""
+        found = _status(self.pid)
+        return found is not None and found[0] != "Z" and found[19] == self.started
+
+
+def descendants(pid: int) -> list[Relative]:
+    """Children, their children and so on, also those that have left the process group; none where there is no /proc.
+
+    To be asked for before ``pid`` ends: afterwards nobody knows whose they were.
+    """
+    statuses = {int(path.name): _status(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    family, found = [pid], []
+    for one in family:
+        children = [child for child, status in statuses.items() if status and int(status[1]) == one]
+        family += children
+        found += [Relative(child, (statuses[child] or [])[19]) for child in children]
+    return found
+
+
+def _status(pid: int) -> list[str] | None:
+    """State, parent and the rest of what the kernel says after a process's name."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _end(process: subprocess.Popen[bytes], kin: Sequence[Relative], deadline: float) -> None:
+    """Wait until a process and its kin have gone, and end what is left then.
+
+    Flower starts a SuperLink's SuperExec and ServerApp in sessions of their own; they go when they see that it is gone.
+    """
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0.0, deadline - time.monotonic()))
+    _signal(process.pid, signal.SIGKILL)
+    process.wait()
+    while time.monotonic() < deadline and any(one.alive for one in kin):
+        time.sleep(0.05)
+    for one in kin:
+        if one.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(one.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

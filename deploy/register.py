@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from deploy.certificates import KEYS
 
 ALREADY = "already in use"
 """What the SuperLink answers for a key that it knows."""
+
+UNAVAILABLE, TRIES = "Connection to the SuperLink is unavailable", 10
+"""What ``flwr`` says where nobody answers: a SuperLink listens before it does."""
 
 
 def register(
@@ -34,8 +38,12 @@ def register(
             key = Path(folder) / f"{index}.pub"
             key.write_text(f"{line}\n")
             command = [*prefix, str(flwr), "supernode", "register", str(key), connection]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            said = done.stdout + done.stderr
+            for _ in range(TRIES):
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+                said = done.stdout + done.stderr
+                if UNAVAILABLE not in said:
+                    break
+                time.sleep(1)
             if done.returncode and ALREADY not in said:
                 raise RuntimeError(f"The key {line.split()[-1]!r} could not be registered: {said.strip()}")
     return len(lines)

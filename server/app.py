@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 from flwr.app import Context
 from flwr.common.logger import log
@@ -10,7 +11,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from protocol.options import OptionError
 from server.config import server_config
-from server.engine import open_engine
+from server.engine import is_simulated, open_engine
+from server.interrupts import StoppedError, ending_at_once
 from server.run_directory import make_run_directory
 from server.storage import StorageError
 from server.training import run_training
@@ -18,7 +20,7 @@ from strategies.population import PopulationError
 
 app = ServerApp()
 
-EXPECTED_ERRORS = (OptionError, PopulationError, StorageError)
+EXPECTED_ERRORS = (OptionError, PopulationError, StorageError, StoppedError)
 """Errors whose text is a sentence for the person who started the run; a stack trace would only hide it."""
 
 
@@ -40,7 +42,8 @@ def main(grid: Grid, context: Context) -> None:
     try:
         config = server_config(context.run_config)
         directory = make_run_directory(config)
-        with open_engine(grid, config, context, directory) as engine:
+        deployed = ending_at_once() if not is_simulated(grid) else nullcontext()
+        with deployed, open_engine(grid, config, context, directory) as engine:
             run_training(engine, config, directory)
     except EXPECTED_ERRORS as error:
         log(logging.ERROR, "This run cannot go on. %s", error)

@@ -9,11 +9,17 @@ from logging import WARNING
 from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
+from flwr.supercore.run import RunNotRunningException
+from grpc import RpcError, StatusCode
 
 from server.direct_grid import DirectGrid
+from server.interrupts import StoppedError
 
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
 """Seconds between two looks; each fruitless one takes a quarter longer than the last."""
+
+OVER = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNAVAILABLE)
+"""What a SuperLink that has ended the run answers, or that cannot be reached: it is no fault of a reply."""
 
 
 class Pending:
@@ -21,7 +27,7 @@ class Pending:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, Message] = {}
         self._pause = SHORTEST_POLL
 
     def __len__(self) -> int:
@@ -33,16 +39,17 @@ class Pending:
         if not batch:
             # To Flower an empty batch is an error.
             return
-        self._waiting.update(message_id for message_id in self._grid.push_messages(batch) if message_id)
+        ids = self._grid.push_messages(batch)
+        self._waiting.update({message_id: sent for message_id, sent in zip(ids, batch, strict=False) if message_id})
         self._pause = SHORTEST_POLL
 
     def collect(self) -> list[Message]:
         """The replies that came since the last call."""
-        arrived = [(message_id, _pull(self._grid, message_id)) for message_id in sorted(self._waiting)]
-        got = {message_id for message_id, answers in arrived if answers is not None}
-        self._waiting -= got
+        arrived = {message_id: _pull(self._grid, message_id) for message_id in sorted(self._waiting)}
+        got = {message_id: answers for message_id, answers in arrived.items() if answers is not None}
         self._pause = SHORTEST_POLL if got else min(self._pause * 1.25, LONGEST_POLL)
-        return [reply for _, answers in arrived for reply in answers or []]
+        sent = {message_id: self._waiting.pop(message_id) for message_id in got}
+        return [_by_its_node(reply, sent[message_id]) for message_id, answers in got.items() for reply in answers]
 
     def rest(self) -> None:
         """Sleep between two looks: not at all long while replies come in, longer while there are none."""
@@ -50,7 +57,10 @@ class Pending:
 
 
 def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
-    """The replies that came within ``timeout`` seconds; who did not answer is absent."""
+    """The replies that came within ``timeout`` seconds; who did not answer is absent.
+
+    Raises ``StoppedError`` where the SuperLink takes no more requests of this run.
+    """
     if isinstance(grid, DirectGrid):
         return list(grid.send_and_receive(messages, timeout=timeout))
     pending = Pending(grid)
@@ -64,6 +74,13 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Me
     return replies
 
 
+def _by_its_node(reply: Message, sent: Message) -> Message:
+    """What the SuperLink itself answers for a node that is gone, as the answer of that node."""
+    if reply.has_error() and reply.metadata.src_node_id != sent.metadata.dst_node_id:
+        return Message(reply.error, reply_to=sent)
+    return reply
+
+
 def _pull(grid: Grid, message_id: str) -> list[Message] | None:
     """The reply to one message, ``None`` while there is none, nothing where it cannot even be unpacked.
 
@@ -72,6 +89,8 @@ def _pull(grid: Grid, message_id: str) -> list[Message] | None:
     try:
         answers = list(grid.pull_messages([message_id]))
     except Exception as error:
+        if isinstance(error, RunNotRunningException) or (isinstance(error, RpcError) and error.code() in OVER):
+            raise StoppedError("The SuperLink takes no more requests of this run.") from error
         log(WARNING, "A reply could not be unpacked and is dropped: %s: %s", type(error).__name__, error)
         return []
     return answers or None

@@ -1,13 +1,40 @@
-"""Ctrl-C: the first one lets the round end, the second one does not wait."""
+"""Ctrl-C: the first one lets the round end, the second one does not wait; and the end of a run that is deployed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+class StoppedError(RuntimeError):
+    """A deployed run whose SuperLink takes no more requests of it."""
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let SIGINT leave what is inside by ``KeyboardInterrupt``, and then end this process.
+
+    Flower sends it to a deployed ServerApp that was stopped, or whose SuperLink has died: answers would be waited for
+    without end. Its own way out may wait for ever too, for a lock that it holds itself (1.34). And to tell a SuperLink
+    that comes back that the run has failed brings nodes that were getting a message out of step.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

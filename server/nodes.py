@@ -31,6 +31,9 @@ ALONE = 10.0
 LATE = 30.0
 """Seconds for which a run that could begin waits for the answers of other nodes that are there."""
 
+NODE_UNAVAILABLE = 5
+"""Flower's error code for a node that the SuperLink has given up."""
+
 ANOTHER_PROGRAM = (
     "it runs another version of this program: restart it, and start runs from outside the project's folder"
 )
@@ -38,12 +41,16 @@ ANOTHER_PROGRAM = (
 
 @dataclass
 class Arrivals:
-    """What the nodes have said so far; ``catalogue`` looks up the ids of those with data of their own."""
+    """What the nodes have said so far; ``catalogue`` looks up the ids of those with data of their own.
+
+    ``gone``: who was given up before it answered.
+    """
 
     catalogue: Catalogue | None = None
     answers: dict[int, Hosted] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     agreed: dict[int, Agreement] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
     _claimed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
@@ -61,6 +68,14 @@ class Arrivals:
         log(WARNING, "Node %d is refused: %s.", node, self.refused[node].rstrip("."))
         return None
 
+    def forget_gone(self) -> set[int]:
+        """Who was given up since the last call; from now on they have never been asked."""
+        gone, self.gone = self.gone, set()
+        for node in gone:
+            self.refused.pop(node, None)
+            self.agreed.pop(node, None)
+        return gone
+
     def enough(self, min_nodes: int) -> bool:
         """Whether the run can begin."""
         if min_nodes:
@@ -69,6 +84,8 @@ class Arrivals:
 
     def _accept(self, node: int, reply: Message) -> Message | None:
         if reply.has_error():
+            if reply.error.code == NODE_UNAVAILABLE:
+                self.gone.add(node)
             raise UnreadableError(reply.error.reason or f"error {reply.error.code}")
         own = read_own(reply.content)
         if own is not None:
@@ -126,6 +143,9 @@ def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | 
         pending.send([Message(RecordDict(), node, "query", group_id="0") for node in new])
         asked.update(new)
         _listen(arrivals, pending, min_nodes)
+        if not isinstance(grid, DirectGrid):
+            # The SuperLink believes in a node that was killed until its lease ends: it is asked again when it is back.
+            asked -= arrivals.forget_gone()
         waited = time.monotonic() - started
         if arrivals.enough(min_nodes):
             complete = complete or waited

@@ -41,15 +41,27 @@ def make_run_directory(config: ServerConfig) -> Path:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Keep other processes from training in the same directory. Raises ``OptionError`` where one already does."""
+def held(directory: Path, patience: float = 0.0) -> Iterator[None]:
+    """Keep other processes from training in the same directory.
+
+    Raises ``OptionError`` where one still does after ``patience`` seconds.
+    """
     with storing(directory):
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OptionError(f"{directory} is being trained in by another process: wait until it ends.") from None
+        until = time.monotonic() + patience
+        while not _locked(descriptor):
+            if time.monotonic() > until:
+                raise OptionError(f"{directory} is being trained in by another process: wait until it ends.")
+            time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -7,7 +7,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from server.checkpoint import Checkpoint, Checkpoints
 from server.config import ServerConfig, effective
 from server.direct_grid import DirectGrid
 from server.exchange import exchange
-from server.interrupts import finishing_rounds
+from server.interrupts import StoppedError, finishing_rounds
 from server.nodes import discover
 from server.progress import Progress
 from server.recorder import Recorder
@@ -39,6 +39,9 @@ from strategies.population import Population
 from strategies.server_model import ServerModel
 
 NO_CONFIG = ConfigRecord()
+
+FAREWELL = 20.0
+"""Seconds that a deployed run gives the ServerApp of a SuperLink that has died to notice it and end."""
 
 
 class Training:
@@ -80,6 +83,7 @@ class Training:
         self._strategy = FedRec(found.model if found else model, population, config.rule(), settings)
         self._tally = Tally()
         self._done = 0
+        self._whole = True
         if found is not None:
             self._go_on_from(found)
         self._tracker = make_tracker(options.tracker, directory)
@@ -90,7 +94,8 @@ class Training:
     def run(self) -> dict[str, Any]:
         """All rounds; returns the summary, which is also on disk, with the last model.
 
-        Raises ``StorageError`` where results cannot be written, ``KeyboardInterrupt`` after Ctrl-C.
+        Raises ``StorageError`` where results cannot be written, ``KeyboardInterrupt`` after Ctrl-C, ``StoppedError``
+        where a deployed run was stopped.
         """
         options = self._config.options
         self._started = time.monotonic() - self._tally.elapsed
@@ -101,11 +106,13 @@ class Training:
             self._tracker.begin(effective(self._config), self._done)
             if not self._done:
                 self._checkpoint(0)
-            with finishing_rounds() as asked_to_stop:
+            with self._until_asked() as asked_to_stop:
                 for server_round in range(self._done + 1, options.num_server_rounds + 1):
                     self._step(server_round, progress, asked_to_stop)
             status = "completed"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit, StoppedError):
+            if self._whole:
+                self._checkpoint(self._tally.rounds)
             go_on = f"; go on with resume='{self._directory}'" if options.checkpoint_every else ""
             log(WARNING, "Stopped after round %d%s.", self._tally.rounds, go_on)
             raise
@@ -123,11 +130,15 @@ class Training:
         if last or server_round % options.eval_every == 0:
             line = self._evaluate(server_round)
             progress.evaluated(server_round, {name: line["test"][name] for name in self._task.shown})
-        stopping = asked_to_stop() and not last
-        if last or stopping or server_round % max(options.checkpoint_every, 1) == 0:
+        self._whole = True
+        if last or server_round % max(options.checkpoint_every, 1) == 0:
             self._checkpoint(server_round)
-        if stopping:
+        if asked_to_stop() and not last:
             raise KeyboardInterrupt
+
+    def _until_asked(self) -> AbstractContextManager[Callable[[], bool]]:
+        # A deployed run is not asked: see ``ending_at_once``.
+        return finishing_rounds() if isinstance(self._grid, DirectGrid) else nullcontext(lambda: False)
 
     def _close(self, status: str) -> dict[str, Any]:
         self._tally.elapsed = time.monotonic() - self._started
@@ -186,6 +197,8 @@ class Training:
             strategy.keep_from = server_round - 1
         messages = strategy.configure_train(server_round, strategy.arrays(), NO_CONFIG, self._grid)
         replies = self._exchange(messages)
+        # From here until the round is over, evaluation and all, a checkpoint would hold half of it.
+        self._whole = False
         before = strategy.model
         strategy.aggregate_train(server_round, replies)
         seconds = time.perf_counter() - started
@@ -232,7 +245,7 @@ def run_training(grid: Grid, config: ServerConfig, directory: Path) -> dict[str,
     if task.notice:
         log(WARNING, task.notice)
     log(INFO, "Results: %s", directory)
-    with held(directory):
+    with held(directory, 0.0 if isinstance(grid, DirectGrid) else FAREWELL):
         summary = Training(grid, config, directory, task).run()
     log(INFO, "Results: %s", directory)
     return summary

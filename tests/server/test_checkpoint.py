@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from what_runs_leave import nodes_state, results
 
 from protocol.options import OptionError
 from server.checkpoint import Checkpoint, CheckpointError, Checkpoints, as_bytes, name_of, read
@@ -34,7 +35,6 @@ OPTIONS: dict[str, Any] = {
     "malicious-fraction": 0.1,
     "defense": "union+norm-bound",
 }
-CLOCK = {"seconds", "evaluation_seconds", "rounds_per_second", "run", "timings"}
 
 CHILD = """
 import json, os, signal, sys
@@ -52,27 +52,6 @@ setattr(training.Training, hook, dying)
 from server.simulation import simulate
 simulate(options)
 """
-
-
-def without_clock(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_clock(inner) for key, inner in value.items() if key not in CLOCK}
-    return [without_clock(inner) for inner in value] if isinstance(value, list) else value
-
-
-def results(directory: Path) -> dict[str, Any]:
-    """All that a run leaves, without what depends on the clock."""
-    found: dict[str, Any] = {"model": (directory / "model.safetensors").read_bytes()}
-    for name in ("rounds.jsonl", "metrics.jsonl"):
-        found[name] = [without_clock(json.loads(line)) for line in (directory / name).read_text().splitlines()]
-    found["summary"] = without_clock(json.loads((directory / "summary.json").read_text()))
-    return found
-
-
-def nodes_state(directory: Path) -> dict[str, bytes]:
-    """The users' private vectors of every node."""
-    files = sorted((directory / "nodes").glob("*/*/*.float32")) + sorted((directory / "nodes").glob("*/*/*.int64"))
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
 
 
 def in_a_process(code: str, *arguments: str) -> subprocess.Popen[bytes]:
