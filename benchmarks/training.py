@@ -1,6 +1,6 @@
 """One round without a server around it: ``python -m benchmarks.training``.
 
-Three ways to make and apply the gradient of 50 users, paired in one run: the project's cohort training
+Ways to make and apply the gradient of 50 users, paired in one run: the project's cohort training
 and Adam step; the program that one would write first (a loop over users, one dense backward each); and
 the same cohort training as the cohort grows. Imports neither flwr nor ray.
 """
@@ -8,6 +8,7 @@ the same cohort training as the cohort grows. Imports neither flwr nor ray.
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -15,15 +16,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from client.cohort import cohort_of, contrastive_draws, training_pairs
+from client.factorization import Factorization
 from client.private_vectors import PrivateVectors
 from data import load
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
-from models.mf import LOG_OFFSET, cohort_gradient
-from protocol.requests import LossOptions
-from protocol.updates import Gradient, make_updates
+from models.mf import LOG_OFFSET
+from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from strategies.server_model import ServerModel
 
 DIM, RATE = 64, 2e-3
@@ -37,51 +38,77 @@ class Federation:
         generator = torch.Generator().manual_seed(0)
         table = torch.randn(shard.num_items, DIM, generator=generator).mul_(0.15).to(device)
         self.model = ServerModel.start(table, table.new_empty(0), RATE, 1e-5)
-        self.private = PrivateVectors(shard.users, shard.num_users, DIM, seed=0)
+        private = PrivateVectors(shard.users, shard.num_users, DIM, seed=0)
+        self.learner = Factorization(shard, np.ones(len(shard), np.bool_), lambda run, dim: private, 0, device)
 
-    def vectorised(self, users: np.ndarray, server_round: int) -> None:
-        """The project's way: the whole cohort in one pass, then the weighted mean and Adam."""
-        cohort = cohort_of(self.shard, users)
-        state = self.private.at(cohort.slots, server_round, RATE)
-        pairs = training_pairs(cohort, self.loss, 0, server_round, DIM).to(self.device)
-        draws = contrastive_draws(cohort, self.loss, 0, server_round, DIM)
-        gradient = cohort_gradient(
-            self.model.items,
-            state.vectors.to(self.device),
-            pairs,
-            None if draws is None else draws.to(self.device),
+    def train(self, users: np.ndarray, server_round: int) -> None:
+        """One round: the cohort's updates as a node makes them, then the weighted mean and Adam."""
+        request = TrainRequest(server_round, torch.from_numpy(users), "benchmark", self.loss)
+        reply = self.learner.train(GlobalModel(self.model.items, self.model.shared), request)
+        self.model = self.model.step(reply.updates.weighted_mean(self.shard.num_items))
+
+
+class Client(torch.nn.Module):
+    """One user's model: the whole item table as it was downloaded, and the user's own vector."""
+
+    def __init__(self, table: Tensor, vector: Tensor) -> None:
+        super().__init__()
+        self.items = torch.nn.Embedding(len(table), DIM, _weight=table.clone())
+        self.vector = torch.nn.Parameter(vector.clone())
+
+    def forward(self, positives: Tensor, negatives: Tensor, dropout: float, decay: float) -> Tensor:
+        """Eq. 1."""
+        user, better, worse = (
+            functional.dropout(vectors, dropout)
+            for vectors in (self.vector.expand(len(positives), -1), self.items(positives), self.items(negatives))
         )
-        self.private.step(cohort.slots, state, gradient.vectors.cpu(), server_round, RATE)
-        counts = torch.from_numpy(cohort.counts).to(self.device)
-        updates = make_updates(counts, counts, gradient.row_splits, gradient.items, gradient.rows)
-        self.model = self.model.step(updates.weighted_mean(self.shard.num_items))
-
-    def one_by_one(self, users: np.ndarray, server_round: int) -> None:
-        """The obvious way: for each user an autograd pass that makes a dense gradient of the whole table."""
-        cohort = cohort_of(self.shard, users)
-        state = self.private.at(cohort.slots, server_round, RATE)
-        pairs = training_pairs(cohort, self.loss, 0, server_round, DIM).to(self.device)
-        total = torch.zeros_like(self.model.items)
-        vector_gradients = torch.zeros_like(state.vectors)
-        for user in range(len(users)):
-            part = slice(int(pairs.splits[user]), int(pairs.splits[user + 1]))
-            table = self.model.items.clone().requires_grad_()
-            vector = state.vectors[user].to(self.device).requires_grad_()
-            keep = pairs.keep[part] if pairs.keep is not None else torch.ones(1, 3, DIM, device=self.device)
-            bpr(table, vector, pairs.positives[part], pairs.negatives[part], keep).backward()
-            assert table.grad is not None
-            assert vector.grad is not None
-            total += table.grad * int(cohort.counts[user])
-            vector_gradients[user] = vector.grad.cpu()
-        self.private.step(cohort.slots, state, vector_gradients, server_round, RATE)
-        self.model = self.model.step(Gradient(total / int(cohort.counts.sum()), self.model.shared))
+        difference = (user * better).sum(1) - (user * worse).sum(1)
+        penalty = decay / 2 * (self.items.weight.square().sum() + self.vector.square().sum())
+        loss: Tensor = penalty - torch.log(torch.sigmoid(difference) + LOG_OFFSET).mean()
+        return loss
 
 
-def bpr(table: Tensor, vector: Tensor, positives: Tensor, negatives: Tensor, keep: Tensor) -> Tensor:
-    """Eq. 1 without its L2 term, for one user."""
-    user = vector * keep[:, 0]
-    scores = (user * table[positives] * keep[:, 1]).sum(1) - (user * table[negatives] * keep[:, 2]).sum(1)
-    return -torch.log(torch.sigmoid(scores) + LOG_OFFSET).mean()
+class ObviousFederation:
+    """The program that one would write first.
+
+    Each user in turn downloads the table, draws a negative for each of its items until one is new, and uploads
+    the dense gradient of one backward pass. The server averages these, weighted by examples, and torch's Adam steps
+    the table; the users' vectors are the rows of one more table with an Adam of its own, as in the authors' program.
+    """
+
+    def __init__(self, shard: Shard, loss: LossOptions, device: torch.device) -> None:
+        self.shard, self.loss, self.device = shard, loss, device
+        self.random = random.Random(0)
+        generator = torch.Generator().manual_seed(0)
+        table = torch.randn(shard.num_items, DIM, generator=generator).mul_(0.15).to(device)
+        self.items = torch.nn.Parameter(table)
+        self.vectors = torch.nn.Parameter(torch.randn(len(shard), DIM, generator=generator).mul_(0.15).to(device))
+        self.optimizer = torch.optim.Adam([self.items, self.vectors], lr=RATE)
+
+    def train(self, users: np.ndarray, server_round: int) -> None:
+        """One round."""
+        self.vectors.grad = torch.zeros_like(self.vectors)
+        gradients, counts = [], []
+        for user in users.tolist():
+            history = self.shard.train_items[self.shard.train_splits[user] : self.shard.train_splits[user + 1]].tolist()
+            touched = {*history, int(self.shard.valid[user]), int(self.shard.test[user])}
+            negatives = []
+            for _ in history:
+                item = self.random.randrange(self.shard.num_items)
+                while item in touched:
+                    item = self.random.randrange(self.shard.num_items)
+                negatives.append(item)
+            client = Client(self.items.detach(), self.vectors[user].detach())
+            pairs = torch.tensor([history, negatives], device=self.device)
+            client(pairs[0], pairs[1], self.loss.dropout, self.loss.weight_decay).backward()
+            assert client.vector.grad is not None
+            assert client.items.weight.grad is not None
+            self.vectors.grad[user] = client.vector.grad
+            gradients.append(client.items.weight.grad.flatten())
+            counts.append(len(history))
+        weights = torch.tensor(counts, device=self.device) / sum(counts)
+        self.items.grad = (weights.to(self.items.dtype) @ torch.stack(gradients)).view_as(self.items)
+        self.optimizer.step()
 
 
 def main() -> None:
@@ -105,11 +132,11 @@ def compare(shard: Shard, users: int, rounds: int, device: torch.device) -> None
     """Median milliseconds of a round each way, and ratios of what ran side by side."""
     plain = Federation(shard, LossOptions(), device)
     contrast = Federation(shard, LossOptions(contrastive_weight=1.0), device)
-    loop = Federation(shard, LossOptions(), device)
+    loop = ObviousFederation(shard, LossOptions(), device)
     ways: dict[str, Callable[[np.ndarray, int], None]] = {
-        "cohort in one pass": plain.vectorised,
-        "… with the contrastive task": contrast.vectorised,
-        "a loop over users": loop.one_by_one,
+        "cohort in one pass": plain.train,
+        "… with the contrastive task": contrast.train,
+        "a loop over users": loop.train,
     }
     seconds = paired(ways, cohorts(shard, users, rounds), device)
     base = seconds["cohort in one pass"]
@@ -126,7 +153,7 @@ def grow(shard: Shard, device: torch.device) -> None:
         if users > len(shard):
             continue
         federation = Federation(shard, LossOptions(), device)
-        times = paired({"": federation.vectorised}, cohorts(shard, users, 10), device)[""]
+        times = paired({"": federation.train}, cohorts(shard, users, 10), device)[""]
         median = statistics.median(times)
         print(f"{users:<16}{median * 1e3:11.2f}{median / users * 1e6:11.1f}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,17 +14,28 @@ from torch import Tensor
 from attacks.view import Alteration, TrainingPairs
 from client.cohort import Cohort, cohort_of, contrastive_draws, in_parts, training_pairs
 from client.hosting import ShardHosting, host_interactions
-from client.private_vectors import PrivateVectors
+from client.private_vectors import PrivateVectors, Vectors, joined
 from client.ranking import held_out_histograms
 from data.shard import Shard
 from models.mf import cohort_gradient
 from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
-from protocol.updates import concat, make_updates
+from protocol.updates import Updates, concat, make_updates
 
 if TYPE_CHECKING:
     from client.config import ClientConfig
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What some users of a cohort upload, and what their vectors are stepped by."""
+
+    updates: Updates
+    losses: Tensor
+    slots: Ints
+    state: Vectors
+    vector_gradients: Tensor
 
 
 class Factorization:
@@ -66,15 +77,21 @@ class Factorization:
         """See ``Learner.train``."""
         users = np.sort(request.users.numpy())
         table = model.items.to(self._device)
-        parts = [self._train(table, part, request, alter, keep) for part in in_parts(self._shard, users)]
+        private = self._private(request.run, table.shape[1])
+        parts = [self._train(table, private, part, request, alter) for part in in_parts(self._shard, users)]
+        if keep:
+            # All at once: what dies between two parts must not leave half of the cohort stepped.
+            slots = np.concatenate([part.slots for part in parts])
+            state = joined([part.state for part in parts])
+            gradients = torch.cat([part.vector_gradients for part in parts])
+            private.step(slots, state, gradients, request.server_round, request.loss.learning_rate)
         return TrainReply(concat([part.updates for part in parts]), torch.cat([part.losses for part in parts]))
 
     def _train(
-        self, table: Tensor, users: Ints, request: TrainRequest, alter: Alteration | None, keep: bool
-    ) -> TrainReply:
+        self, table: Tensor, private: PrivateVectors, users: Ints, request: TrainRequest, alter: Alteration | None
+    ) -> _Part:
         loss, now, dim = request.loss, request.server_round, table.shape[1]
         cohort = cohort_of(self._shard, users)
-        private = self._private(request.run, dim)
         state = private.at(cohort.slots, now, loss.learning_rate)
         pairs = training_pairs(cohort, loss, self._seed, now, dim)
         if alter is not None:
@@ -89,9 +106,6 @@ class Factorization:
             None if draws is None else draws.to(self._device),
             loss.contrastive_weight,
         )
-        if keep:
-            vector_gradients = gradient.vectors.cpu() + loss.weight_decay * state.vectors
-            private.step(cohort.slots, state, vector_gradients, now, loss.learning_rate)
         updates = make_updates(
             users=torch.from_numpy(cohort.users),
             num_examples=torch.from_numpy(cohort.counts),
@@ -99,7 +113,8 @@ class Factorization:
             items=gradient.items.cpu(),
             rows=gradient.rows.cpu(),
         )
-        return TrainReply(updates, gradient.losses.cpu())
+        vector_gradients = gradient.vectors.cpu() + loss.weight_decay * state.vectors
+        return _Part(updates, gradient.losses.cpu(), cohort.slots, state, vector_gradients)
 
     def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
         """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""

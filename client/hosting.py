@@ -14,7 +14,7 @@ from data import load
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
 from data.shard import Shard, load_shard
-from protocol.own_data import Agreement
+from protocol.requests import Agreement
 
 Users = NDArray[np.int64]
 

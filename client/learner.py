@@ -11,8 +11,7 @@ from torch import Tensor
 from attacks.view import Alteration
 from client.config import ClientConfig
 from client.private_vectors import PrivateVectors
-from protocol.own_data import Agreement
-from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
+from protocol.requests import Agreement, EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 
 
 class Learner(Protocol):

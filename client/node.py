@@ -24,8 +24,8 @@ from client.private_vectors import PrivateVectors, stored_dim
 from client.timeline import Timeline
 from protocol.fingerprint import code_fingerprint
 from protocol.messages import hosted_content
-from protocol.own_data import Agreement, own_content, read_agreed
-from protocol.requests import EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
+from protocol.own_data import own_content, read_agreed
+from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
 
 

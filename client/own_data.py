@@ -14,7 +14,7 @@ from data import load
 from data.interactions import Interactions, ragged_positions, split_last_two, splits_of
 from data.shard import Shard
 from protocol.options import OptionError
-from protocol.own_data import Agreement, OwnIds
+from protocol.requests import Agreement, OwnIds
 
 
 def own_ids(config: ClientConfig) -> OwnIds:

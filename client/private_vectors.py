@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import zlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,16 @@ class Vectors:
     vectors: Tensor
     moments: Moments
     last: Tensor
+
+
+def joined(parts: Sequence[Vectors]) -> Vectors:
+    """The users of all parts, in order."""
+    moments = [part.moments for part in parts]
+    return Vectors(
+        torch.cat([part.vectors for part in parts]),
+        Moments(torch.cat([part.first for part in moments]), torch.cat([part.second for part in moments])),
+        torch.cat([part.last for part in parts]),
+    )
 
 
 class PrivateVectors:
@@ -157,11 +168,10 @@ class PrivateVectors:
         self._last[places] = last
 
     def _recover(self) -> None:
-        """Take back a step that its process did not survive."""
+        """Take back a step that its process did not survive, and what the same round stepped before it."""
         record = self._log.unfinished()
         if record is not None:
-            self._apply(record.places, record.values, record.last)
-            self._log.cut(record.server_round - 1)
+            self._undo(record.server_round - 1)
         self._unfinished = False
 
     def _undo(self, server_round: int) -> None:

@@ -53,9 +53,10 @@ class UndoLog:
 
     def begin(self, record: Record) -> None:
         """Write a record before its step. Raises ``OSError``, and leaves the log as it was, where it cannot."""
-        segments = self._segments
-        if not segments or segments[-1].stat().st_size >= SEGMENT_BYTES:
-            segments.append(self._folder / f"{record.server_round:012d}.log")
+        segments, own = self._segments, self._folder / f"{record.server_round:012d}.log"
+        # A round may step its users in several parts: they stay together in the segment that bears its number.
+        if not segments or (segments[-1].stat().st_size >= SEGMENT_BYTES and segments[-1] != own):
+            segments.append(own)
         body = HEAD.pack(0, record.server_round, len(record.places))[4:] + b"".join(
             [record.places.tobytes(), record.last.tobytes(), record.values.tobytes()]
         )

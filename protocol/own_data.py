@@ -8,7 +8,6 @@ their ids and of its items no more than which ones occur.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,27 +16,10 @@ from torch import Tensor
 
 from protocol.admission import UnreadableError
 from protocol.arrays import to_array, to_tensor
+from protocol.requests import Agreement, OwnIds
 
 OWN, AGREED, SIZES = "own", "agreed", "agreed-sizes"
 """Names of the records."""
-
-
-@dataclass(frozen=True)
-class OwnIds:
-    """The original ids in a node's file, each once: ``users`` (n,) and ``items`` (m,)."""
-
-    users: tuple[str, ...]
-    items: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The indexes of a node's ids in the run: ``users`` (n,) and ``items`` (m,) int64, in the order it gave them."""
-
-    users: Tensor
-    items: Tensor
-    num_users: int
-    num_items: int
 
 
 def own_content(own: OwnIds) -> RecordDict:

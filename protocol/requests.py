@@ -98,3 +98,21 @@ class Hosted:
     num_users: int
     num_items: int
     code: str
+
+
+@dataclass(frozen=True)
+class OwnIds:
+    """The original ids in a node's file, each once: ``users`` (n,) and ``items`` (m,)."""
+
+    users: tuple[str, ...]
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The indexes of a node's ids in the run: ``users`` (n,) and ``items`` (m,) int64, in the order it gave them."""
+
+    users: Tensor
+    items: Tensor
+    num_users: int
+    num_items: int

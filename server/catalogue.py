@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protocol.own_data import Agreement, OwnIds
+from protocol.requests import Agreement, OwnIds
 
 NAMED = 5
 """How many unknown ids an error names."""

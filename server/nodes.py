@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from protocol.admission import UnreadableError
 from protocol.fingerprint import code_fingerprint
 from protocol.messages import read_hosted
-from protocol.own_data import Agreement, agreed_content, read_own
-from protocol.requests import Hosted
+from protocol.own_data import agreed_content, read_own
+from protocol.requests import Agreement, Hosted
 from server.catalogue import Catalogue, UnknownIdsError
 from server.direct_grid import DirectGrid
 from server.exchange import Pending

@@ -258,3 +258,37 @@ def test_an_attackers_state_goes_back_and_survives_a_torn_line(tmp_path: Path) -
     log.cut(3)
     log.save(4, {"k": 0.1 + 0.2}, 0)
     assert log.last() == {"k": 0.1 + 0.2}
+
+
+def test_a_round_whose_record_fills_segments_is_one_that_can_be_pruned_and_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large cohort writes more than a segment's bytes in one round, also where it steps its users in parts."""
+    monkeypatch.setattr(undo_log, "SEGMENT_BYTES", 100)
+    expected = untouched(tmp_path / "a", range(1, 3))
+    vectors = opened(tmp_path / "b")
+    train(vectors, 1)
+    assert content(tmp_path / "b") == expected[1]
+    vectors.enter(2)
+    for places in np.split(np.arange(len(USERS)), 4):
+        gradients = torch.ones(len(places), DIM)
+        vectors.step(places, vectors.at(places, 2, RATE), gradients, 2, RATE)
+    vectors.prune(1)
+    train(vectors, 3)
+    vectors.prune(1)
+    vectors.go_back(1, 1)
+    assert content(tmp_path / "b") == expected[1]
+
+
+def test_a_round_stepped_in_parts_is_taken_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = untouched(tmp_path / "a", range(1, 2))
+    vectors = opened(tmp_path / "b")
+    train(vectors, 1)
+    first, second = np.arange(5), np.arange(5, 10)
+    vectors.step(first, vectors.at(first, 2, RATE), torch.ones(5, DIM), 2, RATE)
+    monkeypatch.setattr(UndoLog, "finish", lambda self: (_ for _ in ()).throw(Died))
+    with pytest.raises(Died):
+        vectors.step(second, vectors.at(second, 2, RATE), torch.ones(5, DIM), 2, RATE)
+    monkeypatch.undo()
+    opened(tmp_path / "b")
+    assert content(tmp_path / "b") == expected[1]
