@@ -88,9 +88,13 @@ def _pull(grid: Grid, message_id: str) -> list[Message] | None:
     """
     try:
         answers = list(grid.pull_messages([message_id]))
-    except Exception as error:
-        if isinstance(error, RunNotRunningException) or (isinstance(error, RpcError) and error.code() in OVER):
+    except (RunNotRunningException, RpcError) as error:
+        # The former is no ``Exception``.
+        if isinstance(error, RunNotRunningException) or error.code() in OVER:
             raise StoppedError("The SuperLink takes no more requests of this run.") from error
+        log(WARNING, "A reply could not be fetched and is dropped: %s: %s", type(error).__name__, error)
+        return []
+    except Exception as error:
         log(WARNING, "A reply could not be unpacked and is dropped: %s: %s", type(error).__name__, error)
         return []
     return answers or None
