@@ -40,7 +40,7 @@ MODELS = {
     "mf": ModelCard(learning_rate=2e-3, defaults={"norm-bound-threshold": 0.1}),
     "sasrec": ModelCard(learning_rate=1e-3, defaults={"norm-bound-threshold": 1.5}),
     "lenet": _classifier(norm_bound=1.0),
-    "resnet8": _classifier(norm_bound=2.0),
-    "resnet18": _classifier(norm_bound=5.0),
+    "resnet8": _classifier(norm_bound=3.0),
+    "resnet18": _classifier(norm_bound=10.0),
 }
 """The models by name."""
