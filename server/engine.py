@@ -13,6 +13,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from protocol.options import require
 from server.config import ServerConfig
 from server.freed_memory import keep_freed_memory
 from strategies.side_by_side import use_threads
@@ -69,6 +70,7 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
     if grid is not None:
         # Flower's simulation calls ray.init in a thread of its own at this very moment; a second call would die.
         _wait_for(ray.is_initialized, RAY_START)
+        _require_cluster(config.options.ray_address)
     if not ray.is_initialized():
         start_ray(config.options.ray_address)
     nodes = num_nodes(config)
@@ -86,6 +88,22 @@ def _use_cores_for_rules() -> None:
     """Whole pieces of a rule's work on each core instead of each operation split among the cores."""
     use_threads(torch.get_num_threads())
     torch.set_num_threads(1)
+
+
+def _require_cluster(address: str) -> None:
+    """Refuse a run that asks for another Ray than the one that Flower's simulation has connected this process to."""
+    import ray
+
+    if not address or not ray.is_initialized():
+        return
+    connected = ray.get_runtime_context().gcs_address
+    require(
+        address in (connected, "auto") and "RAY_ADDRESS" in os.environ,
+        "ray-address",
+        address,
+        f"no address under flwr run, where Flower itself connects to Ray (here: {connected}) before this app is asked. "
+        f"Start it as RAY_ADDRESS={address} flwr run …, or call server.simulation.simulate with this option",
+    )
 
 
 def _wait_for(condition: Any, seconds: float) -> None:

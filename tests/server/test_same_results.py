@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from server import engine
 from server.config import server_config
+from server.handed_memory import HandedMemory
 from server.local_grid import LocalGrid
 from server.run_directory import make_run_directory
 from server.simulation import default_options, simulate
@@ -65,6 +66,16 @@ def test_five_nodes_give_what_two_give(two_nodes, tmp_path) -> None:
 
 def test_ray_actors_give_what_this_process_gives(two_nodes, tmp_path) -> None:
     assert_same(two_nodes, run(tmp_path, engine="ray", **{"num-nodes": 3}))
+
+
+def test_arrays_may_as_well_go_through_rays_object_store(two_nodes, tmp_path, monkeypatch) -> None:
+    """As they do for an actor on another machine, which cannot read this one's memory."""
+
+    def elsewhere(self: HandedMemory) -> None:
+        raise OSError("no such memory")
+
+    monkeypatch.setattr(HandedMemory, "__init__", elsewhere)
+    assert_same(two_nodes, run(tmp_path, engine="ray", **{"num-nodes": 2}))
 
 
 def test_the_order_of_replies_does_not_matter(two_nodes, tmp_path, monkeypatch) -> None:
