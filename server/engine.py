@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ def open_engine(grid: Grid | None, config: ServerConfig, context: Context, direc
     """
     engine = config.options.engine
     keep_freed_memory()
+    # What was imported stays for good: the collector need not look through it again and again.
+    gc.freeze()
     if engine != "local":
         _use_cores_for_rules()
     if grid is not None and (engine == "flower" or not is_simulated(grid)):

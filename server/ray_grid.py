@@ -7,34 +7,30 @@ on others it goes through Ray's object store. Messages, apps and mods are the sa
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 
 from server.direct_grid import DirectGrid
 from server.freed_memory import ENVIRONMENT
 from server.handed_memory import HandedMemory, Place, read
+from server.packing import Near, Outgoing, Packed, handed_over, packed_content, unpacked
+from strategies.side_by_side import side_by_side
 
 NODE_UNAVAILABLE = 5
 CLIENT_FAILED = 2
 """Flower's error codes."""
-
-SHARED_FROM = 64 * 1024
-"""Bytes from which a record goes through shared memory; a smaller one travels inside its call."""
-
-Packed = dict[str, Any]
-"""A record as plain values; arrays as views of their bytes, which Ray puts into shared memory as they are."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +46,6 @@ class Placement:
     gpus: float = 0.0
     threads: int = 1
     together: int = 1
-
-
-@dataclass(frozen=True)
-class Near:
-    """For an actor on the server's machine: the number of the exchange, and where the message's large records are."""
-
-    exchange: int
-    place: Place | None
 
 
 class NodeActor:
@@ -82,6 +70,8 @@ class NodeActor:
         self._app = getattr(module, attribute)
         self._exchange = 0
         self._handed: HandedMemory | None = None
+        # What was imported stays for good: the collector need not look through it again and again.
+        gc.freeze()
         self._contexts = {
             node: Context(run_id, node, node_config, RecordDict(), run_config)
             for node, node_config in node_configs.items()
@@ -105,20 +95,24 @@ class NodeActor:
         node, kind, group = address
         try:
             memory = None if near is None or near.place is None else read(near.place)
+        except OSError:
+            # This process was started anew on another machine.
+            return False, None
+        try:
             records = {name: stored[part] if isinstance(part, int) else part for name, part in content.items()}
-            message = Message(_unpack(records, memory), node, kind, group_id=group)
+            message = Message(unpacked(records, memory), node, kind, group_id=group)
             reply = self._app(message, self._contexts[node]).content
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
         if near is None:
-            return True, (_pack(dict(reply.items())), None)
+            return True, (packed_content(dict(reply.items())), None)
         if self._handed is None:
             self._handed = HandedMemory()
         if near.exchange != self._exchange:
             # The server has read what belonged to the last exchange, or waits for it no longer.
             self._handed.clear()
             self._exchange = near.exchange
-        return True, _hand_over(reply, self._handed)
+        return True, handed_over(reply, self._handed)
 
 
 class RayGrid(DirectGrid):
@@ -150,7 +144,7 @@ class RayGrid(DirectGrid):
         self._pending: dict[str, tuple[Message, Any]] = {}
         self._ids = count(1)
         self._exchange = 0
-        self._outgoing: _Outgoing | None = None
+        self._outgoing: Outgoing | None = None
         self._near: set[Any] = set()
         self._probes: dict[Any, Any] = {}
         with suppress(OSError):
@@ -162,7 +156,7 @@ class RayGrid(DirectGrid):
         """Send; a record that several messages share goes into shared memory once."""
         self._exchange += 1
         self._find_near()
-        outgoing = _Outgoing()
+        outgoing = Outgoing()
         ids = []
         for message in messages:
             about = message.metadata
@@ -213,7 +207,7 @@ class RayGrid(DirectGrid):
         if not futures:
             return []
         done, _ = ray.wait(list(futures), num_returns=len(futures), timeout=timeout)
-        return [self._reply(futures[future]) for future in done]
+        return side_by_side(self._reply, [futures[future] for future in done])
 
     def _reply(self, message_id: str) -> Message:
         message, future = self._pending.pop(message_id)
@@ -222,16 +216,22 @@ class RayGrid(DirectGrid):
         except ray.exceptions.RayError as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             return Message(Error(NODE_UNAVAILABLE, reason), reply_to=message)
-        if not succeeded:
+        if not succeeded and answer is not None:
             return Message(Error(CLIENT_FAILED, answer), reply_to=message)
-        packed, place = answer
         try:
-            memory = None if place is None else read(place)
+            content = self._content(answer)
         except OSError as error:
-            # It answered and died; or it was started anew on another machine.
+            # It answered and died, or is on another machine now, to which the next message goes another way.
             self._near.discard(self._actors[message.metadata.dst_node_id])
-            return Message(Error(NODE_UNAVAILABLE, f"The node's memory is gone: {error}"), reply_to=message)
-        return Message(_unpack(packed, memory), reply_to=message)
+            return Message(Error(NODE_UNAVAILABLE, f"The node's memory cannot be read: {error}"), reply_to=message)
+        return Message(content, reply_to=message)
+
+    @staticmethod
+    def _content(answer: Any) -> RecordDict:
+        if answer is None:
+            raise OSError("the node is not on this machine")
+        packed, place = answer
+        return unpacked(packed, None if place is None else read(place))
 
 
 def start_ray(address: str) -> None:
@@ -244,105 +244,3 @@ def start_ray(address: str) -> None:
         logging_level=logging.ERROR,
         ignore_reinit_error=True,
     )
-
-
-def _size(record: ArrayRecord) -> int:
-    return sum(len(array.data) for array in record.values())
-
-
-class _Outgoing:
-    """The messages of one exchange on their way: each large record is laid out once, however many share it."""
-
-    def __init__(self) -> None:
-        self._stored: dict[int, Any] = {}
-        self._memory: HandedMemory | None = None
-        self._handed: dict[tuple[int, ...], tuple[dict[str, Packed], Place | None]] = {}
-
-    def stored(self, content: RecordDict) -> tuple[dict[str, Any], None, list[Any]]:
-        """For an actor anywhere: the content with numbers in place of large records, and these in the object store."""
-        packed: dict[str, Any] = {}
-        references: list[Any] = []
-        large = _large(content)
-        for name, record in content.items():
-            if name in large:
-                if id(record) not in self._stored:
-                    self._stored[id(record)] = ray.put(_pack_record(record))
-                packed[name] = len(references)
-                references.append(self._stored[id(record)])
-            else:
-                packed[name] = _pack_record(record)
-        return packed, None, references
-
-    def handed(self, content: RecordDict) -> tuple[dict[str, Any], Place | None, list[Any]]:
-        """For an actor that can read this process' memory."""
-        large = _large(content)
-        key = tuple(id(record) for record in large.values())
-        if key not in self._handed:
-            if self._memory is None:
-                self._memory = HandedMemory()
-            self._handed[key] = _laid_out(large, self._memory)
-        packed, place = self._handed[key]
-        return {**_pack({name: content[name] for name in content if name not in large}), **packed}, place, []
-
-
-def _hand_over(content: RecordDict, memory: HandedMemory) -> tuple[dict[str, Packed], Place | None]:
-    """A reply with its large records in memory to be read."""
-    large = _large(content)
-    packed, place = _laid_out(large, memory)
-    return {**_pack({name: content[name] for name in content if name not in large}), **packed}, place
-
-
-def _laid_out(large: Mapping[str, ArrayRecord], memory: HandedMemory) -> tuple[dict[str, Packed], Place | None]:
-    """The records with spans in place of their arrays' bytes, and where these are."""
-    if not large:
-        return {}, None
-    place, spans = memory.add([array.data for record in large.values() for array in record.values()])
-    span = iter(spans)
-    packed = {
-        name: {"arrays": {key: (array.dtype, array.shape, array.stype, next(span)) for key, array in record.items()}}
-        for name, record in large.items()
-    }
-    return packed, place
-
-
-def _large(content: RecordDict) -> dict[str, ArrayRecord]:
-    records = {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
-    return {name: record for name, record in records.items() if _size(record) >= SHARED_FROM}
-
-
-def _pack(content: Mapping[str, Any]) -> dict[str, Packed]:
-    return {name: _pack_record(record) for name, record in content.items()}
-
-
-def _pack_record(record: Any) -> Packed:
-    if isinstance(record, ArrayRecord):
-        arrays = {
-            name: (array.dtype, array.shape, array.stype, np.frombuffer(array.data, np.uint8))
-            for name, array in record.items()
-        }
-        return {"arrays": arrays}
-    return {"metrics" if isinstance(record, MetricRecord) else "config": dict(record.items())}
-
-
-def _unpack(content: dict[str, Packed], memory: memoryview | None) -> RecordDict:
-    return RecordDict({name: _unpack_record(packed, memory) for name, packed in content.items()})
-
-
-def _unpack_record(packed: Packed, memory: memoryview | None) -> Any:
-    if "arrays" not in packed:
-        return MetricRecord(packed["metrics"]) if "metrics" in packed else ConfigRecord(packed["config"])
-    record = ArrayRecord()
-    for name, (dtype, shape, stype, values) in packed["arrays"].items():
-        array = Array(dtype, shape, stype, b"")
-        # A view of shared memory in place of a copy; its readers take any buffer.
-        array.data = _bytes(values, memory)
-        record[name] = array
-    return record
-
-
-def _bytes(values: Any, memory: memoryview | None) -> Any:
-    if isinstance(values, np.ndarray):
-        return values.data
-    start, length = values
-    assert memory is not None
-    return memory[start : start + length]

@@ -16,6 +16,7 @@ from torch import Tensor
 from protocol.admission import NOT_ASKED, Admitted, Limits, UnreadableError
 from protocol.messages import LONGEST_TEXT, read_train_reply, size_of
 from protocol.updates import Updates, merge
+from strategies.side_by_side import side_by_side
 
 LONGEST_REASON = 200
 MOST_NUMBERS = 32
@@ -68,24 +69,20 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
     failed = dict.fromkeys(sorted(limits), "no answer")
     attack: dict[int, dict[str, float]] = {}
     num_bytes = 0
-    for reply in replies:
+    asked = [reply for reply in replies if reply.metadata.src_node_id in limits]
+
+    def judge(reply: Message) -> tuple[int, Admitted | str]:
+        return _judged(reply, server_round, limits[reply.metadata.src_node_id])
+
+    for reply, (size, judged) in zip(asked, side_by_side(judge, asked), strict=True):
         node = reply.metadata.src_node_id
-        if node not in limits or node in parts:
+        if node in parts:
             continue
-        if reply.has_error():
-            failed[node] = shown(f"error {reply.error.code}: {reply.error.reason}")
+        num_bytes += size
+        if isinstance(judged, str):
+            failed[node] = judged
             continue
-        try:
-            num_bytes += size_of(reply.content)
-            parts[node] = read_train_reply(reply.content, server_round, limits[node])
-        except UnreadableError as error:
-            failed[node] = shown(f"unreadable: {error}")
-            continue
-        except Exception as error:
-            # A hole in the checks above: worth a line of its own, not worth the run.
-            log(ERROR, "Node %d's answer broke its reader: %r", node, error)
-            failed[node] = shown(f"unreadable: {type(error).__name__}")
-            continue
+        parts[node] = judged
         del failed[node]
         attack[node] = _numbers(reply.content, "attack")
     nodes = sorted(parts)
@@ -101,6 +98,22 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
     return Intake(
         merge([part.updates for part in admitted]), losses, rejected, failed, num_bytes, told, not_asked, offenders
     )
+
+
+def _judged(reply: Message, server_round: int, limits: Limits) -> tuple[int, Admitted | str]:
+    """A reply's bytes, and what of it can be accepted, or why nothing can."""
+    if reply.has_error():
+        return 0, shown(f"error {reply.error.code}: {reply.error.reason}")
+    size = 0
+    try:
+        size = size_of(reply.content)
+        return size, read_train_reply(reply.content, server_round, limits)
+    except UnreadableError as error:
+        return size, shown(f"unreadable: {error}")
+    except Exception as error:
+        # A hole in the checks above: worth a line of its own, not worth the run.
+        log(ERROR, "Node %d's answer broke its reader: %r", reply.metadata.src_node_id, error)
+        return size, shown(f"unreadable: {type(error).__name__}")
 
 
 def shown(reason: str) -> str:
