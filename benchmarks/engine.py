@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+WATCHED_EVERY = 3.0
+"""Seconds between two looks at the memory: each takes tens of milliseconds from a run on two cores."""
+
 PROJECT = Path(__file__).resolve().parent.parent
 UNION_MULTI_KRUM = {"attack": "cluster", "defense": "union+multi-krum"}
 
@@ -93,6 +96,8 @@ def show(name: str, case: Case, rounds: int, data_dir: str) -> None:
         started = time.time()
         environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
         if case.flower_nodes:
+            # Flower starts programs of its own by name.
+            environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
             environment |= {"FLWR_HOME": f"{folder}/flwr", "FLWR_LOCAL_CONTROL_API_PORT": "39593"}
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -102,7 +107,7 @@ def show(name: str, case: Case, rounds: int, data_dir: str) -> None:
         most = peak.stop()
         path = Path(folder) / "run" / "rounds.jsonl"
         if not path.exists():
-            print(f"{name:34}  failed: {errors.strip().splitlines()[-1:]}")
+            print(f"{name:34}  failed: {errors.strip()[-600:]}")
             return
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         seconds = [line["seconds"] for line in lines[min(10, len(lines) // 4) :]]
@@ -160,7 +165,7 @@ class Peak:
         return self._most
 
     def _watch(self) -> None:
-        while not self._done.wait(0.5):
+        while not self._done.wait(WATCHED_EVERY):
             self._most = max(self._most, sum(_memory(process) for process in _descendants(os.getpid())))
 
 
