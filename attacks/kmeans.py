@@ -17,9 +17,10 @@ def kmeans(points: Tensor, clusters: int, generator: np.random.Generator) -> tup
     """
     first = generator.choice(len(points), min(clusters, len(points)), replace=False)
     centroids = points[torch.from_numpy(first).to(points.device)]
+    numbers = torch.arange(len(centroids), device=points.device)
     assignment = _nearest(points, centroids)
     for _ in range(MOST_ITERATIONS):
-        members = torch.nn.functional.one_hot(assignment, len(centroids)).to(points.dtype)
+        members = (assignment.unsqueeze(1) == numbers).to(points.dtype)
         sizes = members.sum(0)
         means = (members.T @ points) / sizes.clamp(min=1).unsqueeze(1)
         moved = torch.where((sizes > 0).unsqueeze(1), means, centroids)
@@ -33,4 +34,4 @@ def kmeans(points: Tensor, clusters: int, generator: np.random.Generator) -> tup
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
     # ‖x−c‖² less the ‖x‖² that all centroids share.
-    return (centroids.square().sum(1) - 2 * points @ centroids.T).argmin(1)
+    return (centroids.square().sum(1) - points @ (2 * centroids).T).min(1).indices
