@@ -186,6 +186,11 @@ def test_a_run_can_be_made_longer_and_one_checkpoint_can_be_named(tmp_path: Path
     assert results(directory) == results(uninterrupted)
 
 
+def test_a_checkpoint_that_is_not_there_is_not_taken_for_another_one(uninterrupted: Path) -> None:
+    with pytest.raises(OptionError, match="one of its checkpoints"):
+        simulate({**OPTIONS, "resume": str(uninterrupted / "checkpoints" / "round-2.safetensors")})
+
+
 def test_a_finished_run_that_is_resumed_is_finished(tmp_path: Path) -> None:
     options = {**OPTIONS, "output-dir": str(tmp_path), "num-server-rounds": 6}
     directory, _ = simulate(options)

@@ -127,7 +127,7 @@ def test_ray_actors_give_what_this_process_gives(two_nodes: Path, tmp_path: Path
 def test_a_resumed_run_is_the_same_run_and_keeps_no_vectors(two_nodes: Path, tmp_path: Path) -> None:
     kept: dict[str, Scalar] = {**BOTH, "checkpoint-every": 2, "eval-every": 3, "run-name": "resumed"}
     directory, _ = run(tmp_path, {**kept, "num-server-rounds": 3})
-    run(tmp_path, {**kept, "resume": str(directory / "checkpoints" / "round-000002.safetensors")})
+    run(tmp_path, {**kept, "resume": str(directory / "checkpoints" / "round-000000002.safetensors")})
     assert_same(two_nodes, directory)
     names = {path.name for path in directory.rglob("nodes/**/*")}
     assert "attack.jsonl" in names
