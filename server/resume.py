@@ -30,8 +30,8 @@ def directory_to_resume(config: ServerConfig) -> Path:
     if resume != LATEST:
         path = Path(resume).expanduser().absolute()
         directory = path.parent.parent if path.suffix == ".safetensors" else path
-        found = path.is_file() if path.suffix == ".safetensors" else (directory / FOLDER).is_dir()
-        require(found, "resume", resume, "'latest', a run's directory, or one of its checkpoints")
+        there = path.is_file() if path.suffix == ".safetensors" else (directory / FOLDER).is_dir()
+        require(there, "resume", resume, "'latest', a run's directory, or one of its checkpoints")
         return directory
     runs = [base / config.options.run_name] if config.options.run_name else sorted(base.glob("*"))
     newest = {run: found[-1].stat().st_mtime_ns for run in runs if (found := checkpoint_files(run / FOLDER))}
