@@ -60,7 +60,8 @@ def test_the_demo_shows_three_runs_and_where_they_are(tmp_path):
 
 
 def test_an_interrupted_grid_goes_on_where_it_was(tmp_path):
-    arguments = ["table3", *TINY, "--runs", str(tmp_path)]
+    # Long enough that the second pair of runs is not over when the first one's end has been seen.
+    arguments = ["table3", *TINY, "--rounds", "300", "--runs", str(tmp_path)]
     grid = subprocess.Popen(
         _command(*arguments), cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
