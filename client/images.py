@@ -19,7 +19,8 @@ from data import draws
 from data.draws import Stream
 from data.image_files import image_set
 from data.images import Examples, ImageSet, Indices, allot
-from models.classification import LocalTraining, fit, make_classifier, one_thread
+from models.classification import LocalTraining, fit, make_classifier
+from models.threads import one_thread
 from protocol.options import read
 from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 from protocol.updates import make_updates

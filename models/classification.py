@@ -8,8 +8,7 @@ model holds), so that a client needs nothing beside the vector. Only the weights
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -197,17 +196,3 @@ def assess(classifier: Classifier, vector: Tensor, examples: Examples) -> tuple[
             loss += float(cross_entropy(logits, labels, reduction="sum"))
     count = max(len(examples), 1)
     return right / count, min(loss / count, LARGEST_LOSS) if math.isfinite(loss) else LARGEST_LOSS
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use a single thread: how a sum is divided among threads changes its last bits.
-
-    Clients of one node are trained beside those of others; several threads each would only get in their way.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,7 +11,8 @@ from torch import Tensor
 from attacks.poison_data import PoisonOptions, main_task_test, poison_for_testing
 from data.image_files import image_set
 from data.images import Examples, allot
-from models.classification import Classifier, assess, initial_vector, make_classifier, one_thread
+from models.classification import Classifier, accuracy, assess, initial_vector, make_classifier
+from models.threads import one_thread
 from protocol.options import read
 from protocol.requests import GlobalModel
 from server.catalogue import Catalogue
@@ -56,15 +57,14 @@ class TestBench:
     def accuracy(self, vector: Tensor) -> float:
         """Of a model (p,) on the validation images."""
         with one_thread():
-            return assess(self.classifier, vector, self.validation)[0]
+            return accuracy(self.classifier, vector, self.validation)
 
     def metrics(self, vector: Tensor) -> dict[str, dict[str, float]]:
         """Accuracy and loss by part; in ``test`` also the share of poison inputs that get the target's label."""
         with one_thread():
             found = {"valid": self._measured(vector, self.validation), "test": self._measured(vector, self.test)}
-            found["test"]["attack_success"] = assess(self.classifier, vector, self.poison)[0]
+            found["test"]["attack_success"] = accuracy(self.classifier, vector, self.poison)
         return found
 
     def _measured(self, vector: Tensor, examples: Examples) -> dict[str, float]:
-        accuracy, loss = assess(self.classifier, vector, examples)
-        return {"accuracy": accuracy, "loss": loss}
+        return dict(zip(("accuracy", "loss"), assess(self.classifier, vector, examples), strict=True))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from models.threads import one_thread
 from protocol.options import require
 from server.config import ServerConfig
 from server.freed_memory import keep_freed_memory
@@ -39,16 +39,13 @@ def open_engine(grid: Grid | None, config: ServerConfig, context: Context, direc
     """
     engine = config.options.engine
     keep_freed_memory()
-    # What was imported stays for good: the collector need not look through it again and again.
-    gc.freeze()
-    if engine != "local":
-        _use_cores_for_rules()
-    if grid is not None and (engine == "flower" or not is_simulated(grid)):
-        yield grid
-    elif engine == "local" or (grid is None and engine == "flower"):
-        yield _local(config, context, directory)
-    else:
-        yield from _ray(grid, config, context, directory)
+    with nullcontext() if engine == "local" else _cores_for_rules():
+        if grid is not None and (engine == "flower" or not is_simulated(grid)):
+            yield grid
+        elif engine == "local" or (grid is None and engine == "flower"):
+            yield _local(config, context, directory)
+        else:
+            yield from _ray(grid, config, context, directory)
 
 
 def num_nodes(config: ServerConfig) -> int:
@@ -87,10 +84,15 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
         engine.close()
 
 
-def _use_cores_for_rules() -> None:
+@contextmanager
+def _cores_for_rules() -> Iterator[None]:
     """Whole pieces of a rule's work on each core instead of each operation split among the cores."""
     use_threads(torch.get_num_threads())
-    torch.set_num_threads(1)
+    try:
+        with one_thread():
+            yield
+    finally:
+        use_threads(1)
 
 
 def _require_cluster(address: str) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from server.direct_grid import DirectGrid
-
-CLIENT_FAILED = 2
-"""Flower's error code for a ClientApp that raised."""
 
 
 class LocalGrid(DirectGrid):
@@ -56,4 +54,5 @@ class LocalGrid(DirectGrid):
         try:
             return self._app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:
-            return Message(Error(CLIENT_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
+            failure = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{type(error).__name__}: {error}")
+            return Message(failure, reply_to=message)

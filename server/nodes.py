@@ -8,6 +8,7 @@ from logging import INFO, WARNING
 
 import numpy as np
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
@@ -30,9 +31,6 @@ ALONE = 10.0
 
 LATE = 30.0
 """Seconds for which a run that could begin waits for the answers of other nodes that are there."""
-
-NODE_UNAVAILABLE = 5
-"""Flower's error code for a node that the SuperLink has given up."""
 
 ANOTHER_PROGRAM = (
     "it runs another version of this program: restart it, and start runs from outside the project's folder"
@@ -84,7 +82,7 @@ class Arrivals:
 
     def _accept(self, node: int, reply: Message) -> Message | None:
         if reply.has_error():
-            if reply.error.code == NODE_UNAVAILABLE:
+            if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                 self.gone.add(node)
             raise UnreadableError(reply.error.reason or f"error {reply.error.code}")
         own = read_own(reply.content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +63,18 @@ class Outgoing:
                 self._memory = HandedMemory()
             self._handed[key] = _laid_out(large, self._memory)
         packed, place = self._handed[key]
-        return {**packed_content({name: content[name] for name in content if name not in large}), **packed}, place, []
+        return _beside(content, packed), place, []
 
 
 def handed_over(content: RecordDict, memory: HandedMemory) -> tuple[dict[str, Packed], Place | None]:
     """A reply with its large records in memory to be read."""
-    large = _large(content)
-    packed, place = _laid_out(large, memory)
-    return {**packed_content({name: content[name] for name in content if name not in large}), **packed}, place
+    packed, place = _laid_out(_large(content), memory)
+    return _beside(content, packed), place
+
+
+def _beside(content: RecordDict, large: dict[str, Packed]) -> dict[str, Packed]:
+    """The whole content, of which the large records are packed already."""
+    return {**packed_content((name, record) for name, record in content.items() if name not in large), **large}
 
 
 def _laid_out(large: Mapping[str, ArrayRecord], memory: HandedMemory) -> tuple[dict[str, Packed], Place | None]:
@@ -91,9 +95,9 @@ def _large(content: RecordDict) -> dict[str, ArrayRecord]:
     return {name: record for name, record in records.items() if _size(record) >= SHARED_FROM}
 
 
-def packed_content(content: Mapping[str, Any]) -> dict[str, Packed]:
-    """A message's records, whatever their size."""
-    return {name: _pack_record(record) for name, record in content.items()}
+def packed_content(records: Iterable[tuple[str, Any]]) -> dict[str, Packed]:
+    """A message's named records, whatever their size."""
+    return {name: _pack_record(record) for name, record in records}
 
 
 def _pack_record(record: Any) -> Packed:

@@ -7,7 +7,6 @@ on others it goes through Ray's object store. Messages, apps and mods are the sa
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
 import os
@@ -21,16 +20,13 @@ from typing import Any
 
 import ray
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 
 from server.direct_grid import DirectGrid
 from server.freed_memory import ENVIRONMENT
 from server.handed_memory import HandedMemory, Place, read
 from server.packing import Near, Outgoing, Packed, handed_over, packed_content, unpacked
 from strategies.side_by_side import side_by_side
-
-NODE_UNAVAILABLE = 5
-CLIENT_FAILED = 2
-"""Flower's error codes."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,6 @@ class NodeActor:
         self._app = getattr(module, attribute)
         self._exchange = 0
         self._handed: HandedMemory | None = None
-        # What was imported stays for good: the collector need not look through it again and again.
-        gc.freeze()
         self._contexts = {
             node: Context(run_id, node, node_config, RecordDict(), run_config)
             for node, node_config in node_configs.items()
@@ -105,7 +99,7 @@ class NodeActor:
         except Exception as error:
             return False, f"{type(error).__name__}: {error}"
         if near is None:
-            return True, (packed_content(dict(reply.items())), None)
+            return True, (packed_content(reply.items()), None)
         if self._handed is None:
             self._handed = HandedMemory()
         if near.exchange != self._exchange:
@@ -215,15 +209,16 @@ class RayGrid(DirectGrid):
             succeeded, answer = ray.get(future)
         except ray.exceptions.RayError as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            return Message(Error(NODE_UNAVAILABLE, reason), reply_to=message)
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
         if not succeeded and answer is not None:
-            return Message(Error(CLIENT_FAILED, answer), reply_to=message)
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, answer), reply_to=message)
         try:
             content = self._content(answer)
         except OSError as error:
             # It answered and died, or is on another machine now, to which the next message goes another way.
             self._near.discard(self._actors[message.metadata.dst_node_id])
-            return Message(Error(NODE_UNAVAILABLE, f"The node's memory cannot be read: {error}"), reply_to=message)
+            reason = f"The node's memory cannot be read: {error}"
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
         return Message(content, reply_to=message)
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from what_runs_leave import assert_same, run
 
 from attacks import ATTACKS, IMAGE_ATTACKS
 from experiments.report import page
@@ -16,7 +17,7 @@ from experiments.run_record import read_run
 from protocol.options import OptionError, Scalar
 from server.checkpoint import name_of
 from server.config import effective, server_config
-from server.simulation import default_options, simulate
+from server.simulation import default_options
 from server.update_log import recorded_rounds
 from strategies import RULES
 
@@ -35,26 +36,6 @@ SMALL: dict[str, Scalar] = {
     "tracker": "none",
 }
 ATTACKED: dict[str, Scalar] = {**SMALL, "attack": "deep-poisoning", "defense": "norm-bound", "num-server-rounds": 4}
-TIMED = {"seconds", "evaluation_seconds", "bytes_down", "bytes_up"}
-
-
-def run(output_dir: Path, options: dict[str, Scalar]) -> tuple[Path, dict[str, Any]]:
-    return simulate({**options, "output-dir": str(output_dir)})
-
-
-def results(directory: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """The final model, and the lines of metrics and rounds without what depends on the clock or the division."""
-    text = (directory / "metrics.jsonl").read_text() + (directory / "rounds.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
-    return load_file(directory / "model.safetensors"), [
-        {name: value for name, value in line.items() if name not in TIMED} for line in lines
-    ]
-
-
-def assert_same(first: Path, second: Path) -> None:
-    one, other = results(first), results(second)
-    assert torch.equal(one[0]["shared"], other[0]["shared"])
-    assert one[1] == other[1]
 
 
 def assert_sound(directory: Path, summary: dict[str, Any], rounds: int) -> None:

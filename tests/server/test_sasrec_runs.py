@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Message, RecordDict
-from safetensors.torch import load_file
+from what_runs_leave import assert_same, model_and_lines, run
 
 import client.app
 from attacks import ATTACKS
@@ -19,7 +19,7 @@ from protocol.options import Scalar
 from protocol.requests import LossOptions, TrainRequest
 from server.config import server_config
 from server.local_grid import LocalGrid
-from server.simulation import default_options, simulate
+from server.simulation import default_options
 from server.tasks import TASKS
 from strategies import RULES
 
@@ -38,27 +38,6 @@ SMALL: dict[str, Scalar] = {
     "tracker": "none",
 }
 BOTH: dict[str, Scalar] = {**SMALL, "attack": "cluster", "defense": "union+norm-bound", "num-server-rounds": 4}
-TIMED = {"seconds", "evaluation_seconds", "bytes_down", "bytes_up"}
-
-
-def run(output_dir: Path, options: dict[str, Scalar]) -> tuple[Path, dict[str, Any]]:
-    return simulate({**options, "output-dir": str(output_dir)})
-
-
-def results(directory: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """The final model, and the lines of metrics and rounds without what depends on the clock or the division."""
-    text = (directory / "metrics.jsonl").read_text() + (directory / "rounds.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
-    return load_file(directory / "model.safetensors"), [
-        {name: value for name, value in line.items() if name not in TIMED} for line in lines
-    ]
-
-
-def assert_same(first: Path, second: Path) -> None:
-    one, other = results(first), results(second)
-    assert torch.equal(one[0]["items"], other[0]["items"])
-    assert torch.equal(one[0]["shared"], other[0]["shared"])
-    assert one[1] == other[1]
 
 
 def assert_sound(directory: Path, summary: dict[str, Any], rounds: int) -> None:
@@ -66,7 +45,7 @@ def assert_sound(directory: Path, summary: dict[str, Any], rounds: int) -> None:
     assert summary["status"] == "completed"
     assert summary["rounds"] == rounds
     assert (summary["skipped_rounds"], summary["failed_answers"], summary["rejected"]) == (0, 0, {})
-    model, lines = results(directory)
+    model, lines = model_and_lines(directory)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in model.values())
     attack = json.loads((directory / "config.json").read_text())["options"]["attack"]
     assert any(line.get("malicious") for line in lines) == (attack != "none")
@@ -92,7 +71,7 @@ def test_every_defense_runs(defense: str, tmp_path: Path) -> None:
 def test_an_honest_user_is_within_the_bound_of_its_own_task(tmp_path: Path) -> None:
     for task in ("on", "off"):
         options: dict[str, Scalar] = {**SMALL, "defense": "support-bound", "contrastive-task": task}
-        lines = results(run(tmp_path, {**options, "run-name": task})[0])[1]
+        lines = model_and_lines(run(tmp_path, {**options, "run-name": task})[0])[1]
         assert all(line["rules"]["support-bound"]["filtered"] == [] for line in lines if "rules" in line)
 
 
@@ -110,7 +89,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_encoder_is_trained(two_nodes: Path) -> None:
     first = TASKS["sasrec"](server_config({**default_options(), **BOTH})).first
-    trained = results(two_nodes)[0]
+    trained = model_and_lines(two_nodes)[0]
     assert not torch.equal(trained["items"], first.items)
     # Of 20 positions every one was somebody's newest but one.
     assert bool((trained["shared"] != first.shared).to(torch.float32).mean() > 0.99)

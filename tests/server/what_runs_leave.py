@@ -6,6 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
+from protocol.options import Scalar
+from server.simulation import simulate
+
+TIMED = {"seconds", "evaluation_seconds", "bytes_down", "bytes_up"}
 CLOCK = {"seconds", "evaluation_seconds", "rounds_per_second", "run", "timings"}
 
 
@@ -31,3 +38,24 @@ def nodes_state(directory: Path) -> dict[str, bytes]:
         for path in sorted((directory / "nodes").glob(f"*/*/{pattern}")):
             found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
     return found
+
+
+def run(output_dir: Path, options: dict[str, Scalar]) -> tuple[Path, dict[str, Any]]:
+    return simulate({**options, "output-dir": str(output_dir)})
+
+
+def model_and_lines(directory: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The final model, and the lines of metrics and rounds without what depends on the clock or the division."""
+    text = (directory / "metrics.jsonl").read_text() + (directory / "rounds.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return load_file(directory / "model.safetensors"), [
+        {name: value for name, value in line.items() if name not in TIMED} for line in lines
+    ]
+
+
+def assert_same(first: Path, second: Path) -> None:
+    """The same model, to the bit, and the same lines."""
+    one, other = model_and_lines(first), model_and_lines(second)
+    assert one[0].keys() == other[0].keys() == {"items", "shared"}
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+    assert one[1] == other[1]
