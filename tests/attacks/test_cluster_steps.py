@@ -101,6 +101,24 @@ def test_kmeans_ends_where_scikit_learn_does(clusters: int) -> None:
     np.testing.assert_allclose(centroids, oracle.cluster_centers_, atol=1e-4)
 
 
+@pytest.mark.parametrize(("count", "clusters"), [(600, 2), (600, 7), (300, 12)])
+def test_kmeans_skips_only_points_that_stay(count: int, clusters: int) -> None:
+    """Points without any structure, which change clusters for many rounds, beside Lloyd's algorithm as told."""
+    points = np.random.default_rng(count).normal(size=(count, 6))
+    centroids = points[np.random.default_rng(4).choice(count, clusters, replace=False)]
+    iterations, shift = 0, np.inf
+    while shift >= 1e-4:
+        nearest = ((points[:, None] - centroids) ** 2).sum(2).argmin(1)
+        moved = np.stack(
+            [points[nearest == k].mean(0) if (nearest == k).any() else centroids[k] for k in range(clusters)]
+        )
+        iterations, shift, centroids = iterations + 1, float(np.linalg.norm(moved - centroids)), moved
+    assert iterations > 3
+    assignment, found = kmeans(torch.from_numpy(points), clusters, np.random.default_rng(4))
+    np.testing.assert_array_equal(assignment, ((points[:, None] - centroids) ** 2).sum(2).argmin(1))
+    np.testing.assert_allclose(found, centroids, atol=1e-9)
+
+
 def test_kmeans_starts_from_distinct_points_and_never_has_more_clusters_than_points() -> None:
     points = torch.tensor([[0.0], [1.0], [5.0]])
     assignment, centroids = kmeans(points, 8, np.random.default_rng(0))
