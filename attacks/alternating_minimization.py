@@ -47,7 +47,7 @@ def alternating_minimization(
     """(p,) the upload: minimise the poison's loss and boost the step, then the stealth loss, and so on.
 
     The stealth loss is CE(D_c) + ρ‖(θ − θ_t) − δ_ben‖ with δ_ben = ``benign_update`` (p,), what the attacker takes
-    for the others' mean update: that of the round before where it knows it, else its own honest one.
+    for the others' mean update: its own honest one unless a better guess is given.
     BatchNorm's statistics are those of honest training.
     """
     honest = client.honest()

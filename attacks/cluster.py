@@ -44,6 +44,7 @@ class ClusterOptions:
         require(within, "cluster-clusters", self.clusters, "cluster-min-clusters ≤ it ≤ cluster-max-clusters, from 1")
         require(self.threshold > 0, "cluster-threshold", self.threshold, "a number above 0")
         require(self.threshold_growth >= 0, "cluster-threshold-growth", self.threshold_growth, "a number from 0")
+        require(self.largest_deviation >= 0, "cluster-largest-deviation", self.largest_deviation, "a number from 0")
         require(0 < self.decay < 1, "cluster-decay", self.decay, "a number between 0 and 1")
 
 

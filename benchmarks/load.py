@@ -135,7 +135,7 @@ def run(
             ray_grid.start_ray("")
             placement = ray_grid.Placement(nodes, together=together)
             app = "benchmarks.load:failing_app"
-            grid = ray_grid.RayGrid(app, SELF.parent.parent, 1, run_config, placement, directory / "nodes")
+            grid = ray_grid.RayGrid(app, SELF.parent.parent, 1, run_config, placement, str(directory / "nodes"))
         else:
             grid = LocalGrid(failing_app, run_config, nodes, str(directory / "nodes"))  # type: ignore[arg-type, assignment]
         summary = run_training(grid, config, directory)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -39,6 +41,18 @@ class HostedUsers:
 
     users: NDArray[np.int64]
     ids: NDArray[np.str_]
+
+
+def kept_states(folder: Path) -> list[Path]:
+    """The directories in a folder in which nodes kept state."""
+    return sorted(path.parent for path in folder.expanduser().rglob(NOTE))
+
+
+def states_of(run: str, states: Sequence[Path]) -> list[Path]:
+    """Those of the run whose directory has this name."""
+    # A number tells a run from an earlier one of the same name.
+    own = re.compile(re.escape(run) + "-[0-9a-f]{8}")
+    return [path for path in states if any(own.fullmatch(part) for part in path.parts)]
 
 
 def about(config: ClientConfig, num_users: int, request: TrainRequest | EvaluateRequest) -> About:

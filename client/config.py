@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.node_options import NodeOptions
 from models import MODELS
+from protocol import plugins
 from protocol.options import OptionError, RunConfig, read, require, with_plugin_options
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 
@@ -90,6 +90,5 @@ def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig
     require(
         fits, "data", own, f"nothing with model = {config.run.model!r}: its clients get shares of the run's data set"
     )
-    if config.run.plugin_dir and config.run.plugin_dir not in sys.path:
-        sys.path.append(config.run.plugin_dir)
+    plugins.search(config.run.plugin_dir)
     return config

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from client.about import NOTE, About, kept_users, read_about
+from client.about import About, kept_states, kept_users, read_about, states_of
 from client.private_vectors import PrivateVectors, stored_dim
 from data import load
 from data.interactions import Interactions
@@ -78,11 +78,11 @@ def read_model(path: Path) -> ItemTable:
 
 def _states(state_dir: Path, model: Path) -> Iterable[Path]:
     """The folders in which nodes kept state, those of the model's run alone where there are any."""
-    found = sorted(path.parent for path in state_dir.expanduser().rglob(NOTE))
+    found = kept_states(state_dir)
     if not found:
         raise OptionError(f"state-dir = {str(state_dir)!r}: no node has kept private vectors there.")
     run = model.absolute().parent.name
-    of_run = [path for path in found if any(part.startswith(run) for part in path.parts)]
+    of_run = states_of(run, found)
     if not of_run and len({path.parent for path in found}) > 1:
         raise OptionError(
             f"state-dir = {str(state_dir)!r}: it holds state of several runs and none of {run!r}; "

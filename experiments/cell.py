@@ -14,8 +14,8 @@ from server.config import effective, server_config
 from server.simulation import default_options
 
 _WHERE = """
-data-dir output-dir run-name engine num-nodes ray-address cpus-per-node gpus-per-node min-nodes node-timeout
-round-timeout state-dir plugin-dir tracker max-batch-tokens checkpoint-every keep-checkpoints resume
+data-dir output-dir run-name engine num-nodes nodes-per-process ray-address cpus-per-node gpus-per-node min-nodes
+node-timeout round-timeout state-dir plugin-dir tracker max-batch-tokens checkpoint-every keep-checkpoints resume
 """
 WHERE = frozenset(_WHERE.split())
 """Options that say where and how a run is made; they change none of its numbers."""

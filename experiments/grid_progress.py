@@ -57,9 +57,10 @@ class GridProgress:
         self._bars.stop()
 
     def began(self, cell: Cell) -> None:
-        """A cell was started."""
+        """A cell was started, perhaps once more after another grid had it."""
         self._fractions[cell] = 0.0
-        self._tasks[cell] = self._bars.add_task(self._label(cell), total=cell.rounds, text="starting")
+        if cell not in self._tasks:
+            self._tasks[cell] = self._bars.add_task(self._label(cell), total=cell.rounds, text="starting")
 
     def at(self, cell: Cell, rounds: int, latest: str) -> None:
         """A cell has done so many rounds; ``latest``: its newest metric, "" before the first."""

@@ -7,7 +7,7 @@ in its directory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.about import NOTE, kept_users, read_about
+from client.about import kept_states, kept_users, read_about, states_of
 from client.private_vectors import PrivateVectors
 from client.recommend import read_model
 from data import load
@@ -70,7 +70,9 @@ def rank_run(run: Path) -> Ranked:
     unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], options["seed"])
     table = read_model(run / "model.safetensors").rows
     parts = list[tuple[Ints, Ints, Ints, Ints]]()
-    for users, vectors in _private(run, summary["rounds"]):
+    elsewhere = options["state-dir"]
+    states = states_of(run.resolve().name, kept_states(Path(elsewhere))) if elsewhere else kept_states(run / "nodes")
+    for users, vectors in _private(states, summary["rounds"]):
         chosen = ~np.isin(users, unseen)
         shard = load_shard(interactions, users[chosen])
         whole = (shard.valid >= 0) & (shard.test >= 0)
@@ -114,9 +116,8 @@ def groups_sheet(run: Path) -> Sheet:
     return Sheet(f"For whom: {run.resolve().name}", ["by", "range", "users", "HR@5", "NDCG@5"], rows, records, [text])
 
 
-def _private(run: Path, rounds: int) -> Iterator[tuple[Ints, torch.Tensor]]:
-    for note in sorted((run / "nodes").rglob(NOTE)):
-        directory = note.parent
+def _private(states: Sequence[Path], rounds: int) -> Iterator[tuple[Ints, torch.Tensor]]:
+    for directory in states:
         about, users = read_about(directory), kept_users(directory).users
         dim = json.loads((directory / "layout.json").read_text())["dim"]
         private = PrivateVectors(users, about.num_users, dim, about.seed, directory)

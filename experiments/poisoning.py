@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attacks.persistence import WAITS, half_life, success_after
 from experiments.cell import Cell, cell
 from experiments.completion import Completion
-from experiments.round_lines import evaluations, round_lines
+from experiments.round_lines import dropped_users, evaluations, round_lines
 from experiments.sheet import Sheet
 from models import MODELS
 from protocol.options import Scalar
@@ -135,20 +135,22 @@ def flagged(run: Path, stop: int) -> tuple[float | None, float | None]:
         if line["round"] > stop or not line["rules"]:
             continue
         guilty = set(line["malicious"])
-        dropped = {user for found in line["rules"].values() for user in found["filtered"]}
+        dropped = dropped_users(line)
         malicious, benign = malicious + len(guilty), benign + len(line["users"]) - len(guilty)
         caught, suspected = caught + len(dropped & guilty), suspected + len(dropped - guilty)
     return caught / malicious if malicious else None, suspected / benign if benign else None
 
 
 def stop_of(one: Cell) -> int:
-    """The last attacked round of a run, or of those that it is compared with."""
-    return int(one.options.get("attack-stop", max(1, one.rounds // 2)))
+    """The last attacked round of an attacked run."""
+    return int(one.options["attack-stop"])
 
 
 def poisoning_sheet(grid: Grid, completion: Completion, runs: Path, notes: Sequence[str] = ()) -> Sheet:
     """The table: a line for each run."""
     rows, records = list[list[str]](), list[dict[str, Any]]()
+    # A run that nobody attacks is measured in the rounds of those that are compared with it.
+    stops = {one.options["defense"]: stop_of(one) for one in grid.cells if one.options["attack"] != "none"}
     for entry in grid.entries:
         calm = grid.entries[entry.baseline or 0]
         for number, one in enumerate(entry.cells):
@@ -156,14 +158,15 @@ def poisoning_sheet(grid: Grid, completion: Completion, runs: Path, notes: Seque
             if one in completion.summaries:
                 other = calm.cells[number]
                 compared = other in completion.summaries and other is not one
-                found = measure(runs / one.name, stop_of(one), runs / other.name if compared else None)
+                stop = stops[one.options["defense"]]
+                found = measure(runs / one.name, stop, runs / other.name if compared else None)
             record = {"attack": entry.labels[0], "defense": entry.labels[1], "seed": one.options["seed"]}
             rows.append([*entry.labels, str(one.options["seed"]), *_texts(found, one, completion)])
             records.append(record | _numbers(found))
     columns = ["attack", "defense", "seed", "success", "accuracy", "against no attack", "half-life"]
     columns += [f"after {wait}" for wait in WAITS] + ["attackers dropped", "benign dropped"]
-    stops = sorted({stop_of(one) for one in grid.cells})
-    text = f"The attack stops after round {', '.join(map(str, stops))}. Success (poison inputs that get the target's "
+    told = ", ".join(map(str, sorted(set(stops.values()))))
+    text = f"The attack stops after round {told}. Success (poison inputs that get the target's "
     text += (
         f"label) and accuracy (test images): means of the last {STEADY} rounds before; against no attack: points less "
     )

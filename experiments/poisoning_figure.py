@@ -9,7 +9,7 @@ from experiments.cell import Cell
 from experiments.completion import Completion
 from experiments.grids import Grid
 from experiments.poisoning import ATTACKS, stop_of, success_curve
-from experiments.round_lines import round_lines
+from experiments.round_lines import dropped_users, round_lines
 from experiments.style import COLOURS, drawing, save
 
 DETECTORS = {"accuracy check": "-", "distance range": "--"}
@@ -56,8 +56,8 @@ def flagged_so_far(run: Path, stop: int) -> tuple[list[int], list[float]]:
     for line in round_lines(run):
         if line["round"] > stop or not line["malicious"]:
             continue
-        dropped = {user for found in line["rules"].values() for user in found["filtered"]}
-        malicious, caught = malicious + len(line["malicious"]), caught + len(dropped & set(line["malicious"]))
+        malicious += len(line["malicious"])
+        caught += len(dropped_users(line) & set(line["malicious"]))
         rounds.append(line["round"])
         shares.append(caught / malicious)
     return rounds, shares

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data import draws
 from data.draws import Stream
+from protocol import plugins
 from protocol.options import OptionError, Scalar
 from server.update_log import recorded_rounds
 from strategies.chain import compose
@@ -39,6 +40,7 @@ def replay(run: Path, defense: str, options: Mapping[str, Scalar] | None = None)
         raise OptionError(f"{run} is not a run directory: its config.json cannot be read ({error}).") from error
     chosen = {**used, **(options or {})}
     cohort = int(chosen["clients-per-round"])
+    plugins.search(str(chosen.get("plugin-dir", "")))
     rule = compose(defense, chosen, cohort, float(chosen["malicious-fraction"]))
     tally, rounds, started = DetectionTally(), 0, time.perf_counter()
     for one in recorded_rounds(run):

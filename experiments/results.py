@@ -93,9 +93,11 @@ def provenance(cells: Sequence[Cell], completion: Completion, runs: Path) -> lis
     if not summaries:
         return []
     seconds = sum(summary["seconds"] for summary in summaries)
-    commits = sorted({commit for cell in cells if cell in completion.summaries and (commit := _made_by(runs, cell))})
+    made_by = [_made_by(runs, cell) for cell in cells if cell in completion.summaries]
+    commits, unknown = sorted(set(filter(None, made_by))), made_by.count("")
+    told = [", ".join(commits)] * bool(commits) + [f"unknown of {unknown} runs"] * bool(unknown)
     text = f"{len(summaries)} of {len(cells)} runs, {clock(seconds)} in all (one core each), on {machine()}"
-    return [text + (f"; commit {', '.join(commits)}." if commits else ".")]
+    return [f"{text}; commit {', '.join(told)}."]
 
 
 def machine() -> str:

@@ -31,6 +31,11 @@ def seen_users(line: Mapping[str, Any], rule: str) -> list[int]:
     return users
 
 
+def dropped_users(line: Mapping[str, Any]) -> set[int]:
+    """The users whom any rule dropped in this round."""
+    return {user for found in line["rules"].values() for user in found["filtered"]}
+
+
 def _lines(path: Path) -> Iterator[Line]:
     with path.open(encoding="utf-8") as file:
         for text in file:

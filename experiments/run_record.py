@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.round_lines import Line, evaluations, round_lines, seen_users
+from experiments.round_lines import Line, dropped_users, evaluations, round_lines, seen_users
 from protocol.options import OptionError
 
 MOST_POINTS = 400
@@ -81,7 +81,7 @@ def _detection_curves(lines: Sequence[Line]) -> dict[str, tuple[list[float], lis
         caught = dropped = malicious = 0
         for index in stretch:
             line = lines[index]
-            filtered = {user for found in line["rules"].values() for user in found["filtered"]}
+            filtered = dropped_users(line)
             caught += len(filtered & set(line["malicious"]))
             dropped += len(filtered)
             malicious += len(line["malicious"])

@@ -12,35 +12,41 @@ from experiments.grids import Grid
 from experiments.intervals import interval
 from experiments.round_lines import evaluations
 from experiments.sheet import Sheet
-from experiments.tables import DASH, FEWER_ROUNDS, Line, lines_of
+from experiments.tables import FEWER_ROUNDS, MINUS, Line, lines_of
 
 
 def worst_case(grid: Grid, completion: Completion, notes: Sequence[str] = ()) -> Sheet:
-    """Each defense under the attack that hurts it most (lowest HR@5, last five evaluations), the best defense first."""
-    lines = [line for line in lines_of(grid, completion) if line.last]
-    most = max((line.rounds for line in lines), default=0)
+    """Each defense under the attack that costs it most (HR@5, last five evaluations), the best defense first."""
+    every = lines_of(grid, completion)
+    most = max((line.rounds for line in every), default=0)
     worst: dict[str, Line] = {}
-    for line in lines:
+    for line in every:
         found = worst.get(line.labels[0])
-        if line.labels[1] != "no attack" and (found is None or _last(line) < _last(found)):
+        if line.change and (found is None or _change(line) < _change(found)):
             worst[line.labels[0]] = line
-    honest = {line.labels[0]: line for line in lines if line.labels[1] == "no attack"}
-    ranked = sorted(worst.items(), key=lambda item: -_last(item[1]))
+    honest = {line.labels[0]: line for line in every if line.labels[1] == "no attack"}
     rows, records = list[list[str]](), list[dict[str, Any]]()
-    for defense, line in ranked:
-        calm = honest.get(defense)
-        loss = _last(line) / _last(calm) - 1 if calm and _last(calm) else None
+    for defense, line in sorted(worst.items(), key=lambda item: -_last(item[1])):
+        calm = honest[defense]
         mark = f" {FEWER_ROUNDS}" if line.rounds < most else ""
-        texts = [line.last.text() if line.last else DASH, calm.last.text() if calm and calm.last else DASH]
-        rows.append([defense + mark, line.labels[1], *texts, DASH if loss is None else f"{100 * loss:+.1f} %"])
+        assert line.last is not None
+        assert calm.last is not None
+        assert line.change is not None
+        change = line.change.percent().replace("-", MINUS)
+        rows.append([defense + mark, line.labels[1], line.last.text(), calm.last.text(), change])
         records.append(
-            {"defense": defense, "attack": line.labels[1], "rounds": line.rounds, "hr@5": _last(line), "change": loss}
+            {"defense": defense, "attack": line.labels[1], "rounds": line.rounds, "hr@5": _last(line)}
+            | {"change": _change(line)}
         )
     columns = ["defense", "worst attack", "HR@5 under it", "HR@5 without attack", "change"]
-    title = grid.title.replace("Figure 2: every defense against every attack", "Every defense under its worst attack")
-    text = "HR@5: mean of the last five evaluations; change: against the same defense without an attack."
+    text = (
+        "HR@5: mean of the last five evaluations; change: against the run of the same seed and defense without attack"
+    )
+    text += ", averaged over seeds."
     fewer = [f"{FEWER_ROUNDS} fewer rounds than {most}."] if any(row[0].endswith(FEWER_ROUNDS) for row in rows) else []
-    return Sheet(title, columns, rows, records, [text, *fewer, *notes])
+    missing = sum(line.last is None for line in every)
+    gaps = [f"{missing} of {len(every)} runs are missing: a defense's worst attack may be among them."] * bool(missing)
+    return Sheet(grid.title, columns, rows, records, [text, *fewer, *gaps, *notes])
 
 
 def half_life(attacked: list[tuple[int, float]], honest: list[tuple[int, float]], stop: int) -> int | None:
@@ -91,3 +97,8 @@ def _points(runs: Path, cell: Cell) -> list[tuple[int, float]]:
 def _last(line: Line) -> float:
     assert line.last is not None
     return line.last.mean
+
+
+def _change(line: Line) -> float:
+    assert line.change is not None
+    return line.change.mean

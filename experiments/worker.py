@@ -29,14 +29,18 @@ def main() -> int:
     with _claimed(runs / ".claims" / f"{name}.lock") as claimed:
         if not claimed:
             return TAKEN
-        # What an interrupted grid left half-finished is made anew.
-        shutil.rmtree(runs / name, ignore_errors=True)
         # Imported late: the claim is there at once, and a parent that is gone is noticed meanwhile.
         import torch
 
+        from experiments.cell import cell, finished
         from experiments.commit import commit
         from server.simulation import simulate
 
+        if finished(cell(options), runs) is not None:
+            # Another grid made it meanwhile, and may be reading it.
+            return 0
+        # What an interrupted grid left half-finished is made anew.
+        shutil.rmtree(runs / name, ignore_errors=True)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         version = commit()
         directory, _ = simulate(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from typing import Any
 
@@ -12,6 +13,8 @@ from flwr.app import Array
 from torch import Tensor
 
 from protocol.admission import UnreadableError
+
+_FILTERS = threading.Lock()
 
 NPY_MAGIC = b"\x93NUMPY\x01\x00"
 LONGEST_HEADER = 256
@@ -68,7 +71,8 @@ def to_tensor(array: Array, kind: Any, dims: int) -> Tensor:
         return torch.from_numpy(np.empty(0, dtype)).reshape(shape)
     # A truth value is 0 or 1 in memory; any other byte would be neither.
     values = np.frombuffer(data, np.uint8, count, start) != 0 if dtype == np.bool_ else _numbers(data, dtype, start)
-    with warnings.catch_warnings():
+    # The list of filters is the process's: two threads that change it must not overlap.
+    with _FILTERS, warnings.catch_warnings():
         # The bytes are read-only; nothing here writes to a decoded tensor.
         warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
         return torch.from_numpy(values.reshape(shape))

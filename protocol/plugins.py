@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TypeVar
 
 from protocol.options import OptionError
 
 Kind = TypeVar("Kind")
+
+
+def search(folder: str) -> None:
+    """Let ``load_class`` find modules in a run's ``plugin-dir`` too; "" is none."""
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
 
 
 def load_class(option: str, place: str, kind: type[Kind]) -> type[Kind]:

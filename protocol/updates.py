@@ -11,8 +11,6 @@ from torch import Tensor
 BLOCK = 4096
 """Rows that are looked at together: a megabyte of them at a width of 64."""
 
-ROWS_AT_ONCE = 4096
-
 
 @dataclass(frozen=True)
 class Gradient:
@@ -185,11 +183,6 @@ def make_updates(
     """Updates as a client makes them: with p = 0 unless ``shared`` is given, and whole L2 shares."""
     shared = rows.new_zeros(len(users), 0) if shared is None else shared
     return Updates(users, num_examples, row_splits, items, rows, shared, shared.new_ones(len(users)))
-
-
-def row_parts(count: int) -> list[slice]:
-    """Rows in parts whose temporaries stay in a core's cache."""
-    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, count, ROWS_AT_ONCE)]
 
 
 def splits_of(counts: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from protocol.requests import Agreement, OwnIds
 
-NAMED = 5
-"""How many unknown ids an error names."""
+NAMED, LONGEST_NAME = 5, 30
+"""How many unknown ids an error names, and how much of each."""
 
 
 class UnknownIdsError(ValueError):
@@ -35,13 +35,19 @@ class Catalogue:
 
 
 def _indexes(ids: Sequence[str], known: NDArray[np.str_], kind: str) -> Tensor:
+    # An array of strings has room for the longest of them in every place.
+    longest = known.dtype.itemsize // np.dtype("U1").itemsize if len(known) else 0
+    _refuse([name for name in ids if len(name) > longest], kind)
     wanted = np.array(ids, np.str_)
     order = np.argsort(known, kind="stable")
     places = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
     indexes = order[places]
-    unknown = wanted[known[indexes] != wanted]
-    if len(unknown):
-        names = ", ".join(map(repr, unknown[:NAMED].tolist()))
+    _refuse(wanted[known[indexes] != wanted].tolist(), kind)
+    return torch.from_numpy(indexes)
+
+
+def _refuse(unknown: Sequence[str], kind: str) -> None:
+    if unknown:
+        names = ", ".join(repr(name[:LONGEST_NAME]) for name in unknown[:NAMED])
         more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         raise UnknownIdsError(f"its data has {kind} that the run's data set does not have: {names}{more}")
-    return torch.from_numpy(indexes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from attacks import attack_class
 from attacks.poison_data import PoisonOptions
 from models import MODELS
 from models.classification import LocalTraining
+from protocol import plugins
 from protocol.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
 from protocol.requests import LossOptions
 from protocol.upload_dtype import UploadDtype
@@ -19,16 +19,18 @@ from server.trackers import TrackerName
 from server.update_log import parse_rounds
 from strategies.chain import compose, prefix_of
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
+from strategies.names import names_of
 from strategies.rule import Rule, Wrapper
 
 AT_LEAST_ONE = (
     "embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates", "max_examples",
-    "keep_checkpoints", "max_length", "max_batch_tokens", "num_clients",
+    "keep_checkpoints", "max_length", "max_batch_tokens", "num_clients", "contrastive_negatives", "nodes_per_process",
 )  # fmt: skip
 
 NOT_NEGATIVE = (
     "learning_rate", "weight_decay", "contrastive_weight", "seed", "num_nodes", "attack_stop", "node_timeout",
-    "round_timeout", "quarantine_after", "checkpoint_every", "dirichlet_alpha",
+    "round_timeout", "quarantine_after", "checkpoint_every", "dirichlet_alpha", "eval_users", "min_nodes",
+    "cpus_per_node", "gpus_per_node",
 )  # fmt: skip
 
 
@@ -138,8 +140,7 @@ def server_config(run_config: RunConfig) -> ServerConfig:
     given = set(with_plugin_options(run_config)) - set(run_config)
     run_config = with_plugin_options(run_config)
     options = read(ServerOptions, run_config)
-    if options.plugin_dir and options.plugin_dir not in sys.path:
-        sys.path.append(options.plugin_dir)
+    plugins.search(options.plugin_dir)
     if options.attack != "none":
         kind = attack_class(options.attack, options.model)
         read(kind.Options, run_config, kind.prefix)
@@ -150,7 +151,7 @@ def server_config(run_config: RunConfig) -> ServerConfig:
         weight_decay=options.weight_decay if card.weight_decay else 0.0,
     )
     # UNION's clients train with its contrastive task; its server half alone is another defense.
-    asked = {"on": True, "off": False, "auto": "union" in options.defense.split("+")}
+    asked = {"on": True, "off": False, "auto": "union" in names_of(options.defense)}
     loss = LossOptions(
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def open_engine(grid: Grid | None, config: ServerConfig, context: Context, direc
     """
     engine = config.options.engine
     keep_freed_memory()
-    with nullcontext() if engine == "local" else _cores_for_rules():
+    with _cores_for_rules():
         if grid is not None and (engine == "flower" or not is_simulated(grid)):
             yield grid
         elif engine == "local" or (grid is None and engine == "flower"):
@@ -58,8 +58,13 @@ def _local(config: ServerConfig, context: Context, directory: Path) -> Grid:
     from server.local_grid import LocalGrid
 
     # What nodes keep in memory is gone when this process is: a run that can be resumed keeps it on disk.
-    state_dir = str(directory / "nodes") if config.options.checkpoint_every else "memory"
-    return LocalGrid(client.app.app, dict(context.run_config), num_nodes(config), state_dir, context.run_id)
+    kept = _kept(context, directory) if config.options.checkpoint_every else "memory"
+    return LocalGrid(client.app.app, dict(context.run_config), num_nodes(config), kept, context.run_id)
+
+
+def _kept(context: Context, directory: Path) -> str:
+    """Where the nodes keep their state: where the run says, else beside its results."""
+    return str(context.run_config.get("state-dir") or directory / "nodes")
 
 
 def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: Path) -> Iterator[Grid]:
@@ -71,13 +76,17 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
         # Flower's simulation calls ray.init in a thread of its own at this very moment; a second call would die.
         _wait_for(ray.is_initialized, RAY_START)
         _require_cluster(config.options.ray_address)
+    elif ray.is_initialized():
+        _require_same(config.options.ray_address)
     if not ray.is_initialized():
         start_ray(config.options.ray_address)
     nodes = num_nodes(config)
     options = config.options
     placement = Placement(nodes, options.cpus_per_node, options.gpus_per_node, together=options.nodes_per_process)
     app_dir = Path(__file__).resolve().parent.parent
-    engine = RayGrid(CLIENT_APP, app_dir, context.run_id, dict(context.run_config), placement, directory / "nodes")
+    engine = RayGrid(
+        CLIENT_APP, app_dir, context.run_id, dict(context.run_config), placement, _kept(context, directory)
+    )
     try:
         yield engine
     finally:
@@ -108,6 +117,19 @@ def _require_cluster(address: str) -> None:
         address,
         f"no address under flwr run, where Flower itself connects to Ray (here: {connected}) before this app is asked. "
         f"Start it as RAY_ADDRESS={address} flwr run …, or call server.simulation.simulate with this option",
+    )
+
+
+def _require_same(address: str) -> None:
+    """Refuse a run that asks for another Ray than the one that this process is connected to already."""
+    import ray
+
+    connected = ray.get_runtime_context().gcs_address
+    require(
+        address in ("", "auto", connected),
+        "ray-address",
+        address,
+        f"{connected}, to which this process is connected already; call ray.shutdown() before a run on another cluster",
     )
 
 

@@ -1,4 +1,4 @@
-"""From counts to metrics: HR and NDCG out of rank histograms, detection out of verdicts."""
+"""From counts to metrics: HR and NDCG out of rank histograms."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from logging import INFO, WARNING
+from logging import ERROR, INFO, WARNING
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -21,6 +21,7 @@ from protocol.requests import Agreement, Hosted
 from server.catalogue import Catalogue, UnknownIdsError
 from server.direct_grid import DirectGrid
 from server.exchange import Pending
+from strategies.intake import shown
 from strategies.population import Population, PopulationError, population_of
 
 LOOK = 0.2
@@ -62,7 +63,11 @@ class Arrivals:
         try:
             return self._accept(node, reply)
         except (UnreadableError, UnknownIdsError) as error:
-            self.refused[node] = str(error)
+            self.refused[node] = shown(str(error))
+        except Exception as error:
+            # A hole in the checks: worth a line of its own, not worth the run.
+            log(ERROR, "Node %d's answer broke its reader: %r", node, error)
+            self.refused[node] = f"unreadable: {type(error).__name__}"
         log(WARNING, "Node %d is refused: %s.", node, self.refused[node].rstrip("."))
         return None
 

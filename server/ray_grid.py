@@ -113,7 +113,7 @@ class RayGrid(DirectGrid):
     """Sends messages to actors and gathers the replies as they come."""
 
     def __init__(
-        self, app: str, app_dir: Path, run_id: int, run_config: Packed, placement: Placement, state_dir: Path
+        self, app: str, app_dir: Path, run_id: int, run_config: Packed, placement: Placement, state_dir: str
     ) -> None:
         kind: Any = ray.remote(NodeActor).options(
             num_cpus=placement.cpus,
@@ -128,7 +128,7 @@ class RayGrid(DirectGrid):
                 node: {
                     "partition-id": node - 1,
                     "num-partitions": placement.num_nodes,
-                    "state-dir": str(state_dir),
+                    "state-dir": state_dir,
                 }
                 for node in nodes[first - 1 : first - 1 + placement.together]
             }

@@ -53,8 +53,7 @@ class Tally:
         self.updates += len(intake.losses)
         self.failures += len(intake.failed)
         self.rejected.update(intake.reasons)
-        # "error 2: ValueError: …" counts as "error", so that no stranger's words become a key.
-        self.failed.update(reason.partition(":")[0].partition(" ")[0] for reason in intake.failed.values())
+        self.failed.update(map(_kind, intake.failed.values()))
         self.quarantined.update({str(node): outcome.server_round for node in outcome.quarantined})
         if outcome.aggregate is None:
             self.skipped += 1
@@ -152,3 +151,9 @@ def _dense(sparse: Mapping[str, Any]) -> np.ndarray:
     counts = np.zeros(sparse["length"], np.int64)
     counts[sparse["places"]] = sparse["counts"]
     return counts
+
+
+def _kind(reason: str) -> str:
+    # "error 2: ValueError: …" counts as "error", so that no stranger's words become a key.
+    kind = reason.partition(":")[0]
+    return "error" if kind.startswith("error ") else kind

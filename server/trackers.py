@@ -65,7 +65,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run in the SQLite store ``mlflow.db`` beside the run directories; rounds are written a hundred at a time."""
+    """A run in the SQLite store ``mlflow.db`` beside the run directories; rounds are written many at a time."""
 
     BATCH = 1000
 

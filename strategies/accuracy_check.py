@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,14 +52,12 @@ class AccuracyCheck(Wrapper):
         return updates.select(kept), Verdict(self.name, updates.users, score, kept, notes)
 
 
-def _pairs(updates: Updates, server: ServerView) -> list[tuple[Tensor, Tensor]]:
-    """For each update two models (p,): with it alone, and with the weighted mean of all the others."""
+def _pairs(updates: Updates, server: ServerView) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each update two models (p,), one after another: with it alone, and with the others' weighted mean."""
     model = server.model.shared
     weights = updates.num_examples.to(model.dtype)
     total = weights @ updates.shared
-    pairs = []
     for update, weight in zip(updates.shared, weights, strict=True):
         rest = weights.sum() - weight
         others = (total - weight * update) / rest if rest > 0 else update
-        pairs.append((model + update, model + others))
-    return pairs
+        yield model + update, model + others

@@ -9,6 +9,7 @@ from protocol.options import OptionError, RunConfig, Scalar, as_run_config, read
 from protocol.plugins import load_class
 from strategies import CLIENT_SIDE, RULES
 from strategies.fl_wbc import PREFIX, FlWbcOptions
+from strategies.names import names_of
 from strategies.rule import Combiner, Mean, Rule, Wrapper
 
 
@@ -21,8 +22,7 @@ def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicio
     """
     # Rounded first: 0.07 · 100 is 7.000000000000001, and must not become 8.
     num_malicious = math.ceil(round(clients_per_round * malicious_fraction, 9))
-    named = defense.replace(" ", "") or "none"
-    names = [name for name in named.split("+") if name not in CLIENT_SIDE and name != "none"]
+    names = [name for name in names_of(defense) if name not in CLIENT_SIDE]
     chain: Rule | None = None
     for name in reversed(names):
         rule_class = find(name)

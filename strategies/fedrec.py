@@ -191,7 +191,7 @@ class FedRec(Strategy):
         """One message to each node that hosts a benign user; none where nodes have nothing to count."""
         settings, nobody = self.settings, torch.empty(0, dtype=torch.int64)
         if not settings.counts:
-            self._evaluated = {}
+            self._evaluated, self._bytes_down = {}, 0
             return []
         asked = dict.fromkeys(self.population.honest_nodes.tolist(), nobody)
         if settings.eval_users:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol.options import require
+from strategies.names import names_of
 
 PREFIX = "fl-wbc"
 """Its name in a chain, and what stands in front of its options."""
@@ -29,4 +30,4 @@ class FlWbcOptions:
 
 def is_chosen(defense: str) -> bool:
     """Whether a chain of defenses names FL-WBC."""
-    return PREFIX in defense.replace(" ", "").split("+")
+    return PREFIX in names_of(defense)

@@ -32,14 +32,14 @@ class Columns:
         return self.of.index_select(0, self.positions.flatten()).view(*self.positions.shape, self.of.shape[1])
 
 
-def item_columns(updates: Updates, fewest: int = 1, most: int | None = None) -> Iterator[Columns]:
-    """All items touched by at least ``fewest`` and at most ``most`` users, in blocks of equal count."""
+def item_columns(updates: Updates, fewest: int = 1) -> Iterator[Columns]:
+    """All items touched by at least ``fewest`` users, in blocks of equal count."""
     counts = torch.bincount(updates.items)
     order = updates.items.argsort(stable=True)
     starts = counts.cumsum(0) - counts
     owners = updates.row_owner
     for count in torch.bincount(counts).nonzero().flatten().tolist():
-        if count < max(fewest, 1) or (most is not None and count > most):
+        if count < max(fewest, 1):
             continue
         group = (counts == count).nonzero().flatten()
         steps = torch.arange(count, device=counts.device)

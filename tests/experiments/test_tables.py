@@ -71,6 +71,13 @@ def test_a_change_needs_both_runs_of_a_seed():
     assert line.change.count == 1
 
 
+def test_a_change_needs_runs_of_the_same_length():
+    grid = GRIDS["defense-tax"](Plan(rounds_for={"krum": 3000}))
+    lines = lines_of(grid, Completion({cell: _summary(0.03) for cell in grid.cells}, {}))
+    without = {line.labels[0] for line in lines if line.change is None}
+    assert without == {"no defense", "Krum"}
+
+
 def test_what_was_not_run_and_what_cannot_be_run_are_told_apart():
     grid, completion = _table1({"no attack": [0.04]})
     lost = next(entry for entry in grid.entries if entry.labels == ("LIE",)).cells[0]
@@ -105,6 +112,22 @@ def test_the_worst_case_is_the_attack_that_hurts_most_and_never_the_run_without_
     rows = worst_case(grid, Completion(summaries, {})).rows
     assert len(rows) == 8
     assert {row[1] for row in rows} == {"Fang"}
+    assert {row[4] for row in rows} == {"+100.0 %"}
+
+
+def test_the_worst_attack_is_found_by_seeds_that_both_runs_have():
+    grid = GRIDS["worst-case"](Plan(seeds=(0, 1)))
+    of_seed = {"no attack": (0.04, 0.05), "Fang": (0.03, None), "ClusterAttack": (0.035, 0.04)}
+    summaries = {
+        one: _summary(value)
+        for entry in grid.entries
+        for one, value in zip(entry.cells, of_seed.get(entry.labels[1], (None, None)), strict=True)
+        if value is not None
+    }
+    made = worst_case(grid, Completion(summaries, {}))
+    # Fang: 0.03/0.04; ClusterAttack: the mean of 0.035/0.04 and 0.04/0.05.
+    assert {(row[1], row[4]) for row in made.rows} == {("Fang", "\u221225.0 %")}
+    assert "runs are missing" in made.markdown()
 
 
 def test_the_half_life_is_when_half_of_the_lost_is_back():

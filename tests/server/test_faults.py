@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -23,7 +24,10 @@ from server.config import server_config
 from server.local_grid import LocalGrid
 from server.run_directory import make_run_directory
 from server.simulation import PROJECT, default_options
+from server.tally import Tally
 from server.training import run_training
+from strategies.fedrec import RoundOutcome
+from strategies.intake import Intake
 
 OPTIONS: dict[str, Any] = {
     "engine": "local",
@@ -257,3 +261,11 @@ def test_a_node_that_never_answers_is_waited_for_no_longer_than_the_timeout(
     os.kill(actor, signal.SIGCONT)
     assert wait_for(lambda: lines_of(directory / "rounds.jsonl")[-1]["updates"] == 30)
     assert not any(row["rejected"] for row in lines_of(directory / "rounds.jsonl"))
+
+
+def test_failures_are_counted_by_kind_without_a_strangers_words() -> None:
+    failed = {1: "no answer", 2: "no answer", 3: "error 2: ValueError: boo", 4: "unreadable: an array of 3 dimensions"}
+    intake = Intake(None, torch.empty(0), {}, failed, 0, {})
+    tally = Tally()
+    tally.add(RoundOutcome(1, 4, intake, None, 0, "nobody"), np.empty(0, np.int64), 0.1)
+    assert tally.failed == {"no answer": 2, "error": 1, "unreadable": 1}

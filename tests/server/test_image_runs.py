@@ -114,6 +114,12 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("two"), ATTACKED)[0]
 
 
+def test_its_evaluations_send_nothing(two_nodes: Path) -> None:
+    counted = json.loads((two_nodes / "summary.json").read_text())["bytes"]
+    assert counted["down"] > 0
+    assert counted["evaluation_down"] == counted["evaluation_up"] == 0
+
+
 def test_it_learns(tmp_path: Path) -> None:
     options: dict[str, Scalar] = {**SMALL, "local-epochs": 5, "num-server-rounds": 5, "eval-every": 1}
     directory, summary = run(tmp_path, options)

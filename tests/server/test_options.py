@@ -6,6 +6,7 @@ import pytest
 
 from attacks import ATTACKS_ON, attack_class
 from attacks.poison_data import PoisonOptions
+from client.about import kept_states, states_of
 from client.config import ClientOptions, client_config
 from models import MODELS
 from models.classification import LocalTraining
@@ -56,6 +57,11 @@ def test_server_and_client_agree_on_what_both_read() -> None:
         ("learning-rate", float("nan"), "a finite number"),
         ("cluster-bound", "stretch", "'rescale', 'clip'"),
         ("norm-bound-threshold", -1.0, "a positive number"),
+        ("contrastive-negatives", 0, "at least 1"),
+        ("nodes-per-process", 0, "at least 1"),
+        ("eval-users", -1, "0 or more"),
+        ("min-nodes", -1, "0 or more"),
+        ("cluster-largest-deviation", -1.0, "a number from 0"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(option: str, value, expected: str) -> None:
@@ -63,6 +69,13 @@ def test_a_wrong_value_is_named_with_what_was_expected(option: str, value, expec
     with pytest.raises(OptionError, match=expected) as error:
         server_config(options)
     assert option in str(error.value)
+
+
+@pytest.mark.parametrize("defense", ["union+norm-bound", "union + norm-bound", " union"])
+def test_unions_clients_train_its_task_however_the_chain_is_spaced(defense: str) -> None:
+    config = server_config({**default_options(), "defense": defense})
+    assert config.loss.contrastive_weight == 1.0
+    assert config.rule().name == "union"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +105,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
     blocked.write_text("")
     with pytest.raises(OptionError, match="output-dir"):
         simulate({"engine": "local", "output-dir": str(blocked / "runs")})
+
+
+def test_nodes_keep_their_state_where_the_run_says(tmp_path) -> None:
+    options = {"engine": "local", "num-nodes": 2, "num-server-rounds": 2, "eval-every": 1, "clients-per-round": 5}
+    directory, _ = simulate({**options, "output-dir": str(tmp_path / "runs"), "state-dir": str(tmp_path / "kept")})
+    assert len(states_of(directory.name, kept_states(tmp_path / "kept"))) == 2
+    assert not kept_states(directory)
 
 
 def test_a_run_name_cannot_lead_out_of_the_state_directory() -> None:

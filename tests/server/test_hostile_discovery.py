@@ -1,0 +1,50 @@
+"""What a node says of its data before the first round cannot end the run."""
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+from numpy.typing import NDArray
+
+from protocol.own_data import own_content
+from protocol.requests import OwnIds
+from server.catalogue import Catalogue
+from server.nodes import Arrivals
+
+
+def ids(*names: str) -> NDArray[np.str_]:
+    return np.array(names, np.str_)
+
+
+def said(own: OwnIds) -> Message:
+    asked = Message(RecordDict(), 7, "query")
+    asked.metadata.__dict__["_message_id"] = "1"
+    return Message(own_content(own), reply_to=asked)
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "own", "expected"),
+    [
+        (Catalogue(ids("0", "1"), ids()), OwnIds(("0",), ("x",)), "items that the run's data set does not have: 'x'"),
+        # As an array of equally long strings these would take 20 terabytes.
+        (
+            Catalogue(ids("0", "1"), ids("a", "b")),
+            OwnIds(("y" * 5_000_000, *map(str, range(1_000_000))), ("a",)),
+            "users that the run's data set does not have: 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy', '10', '11'",
+        ),
+    ],
+)
+def test_ids_that_no_run_knows_are_refused_in_a_sentence(catalogue: Catalogue, own: OwnIds, expected: str) -> None:
+    arrivals = Arrivals(catalogue)
+    assert arrivals.note(said(own)) is None
+    [reason] = arrivals.refused.values()
+    assert expected[:60] in reason
+
+
+def test_an_answer_that_breaks_its_reader_refuses_its_node_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(content: RecordDict) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("server.nodes.read_own", broken)
+    arrivals = Arrivals(Catalogue(ids("0"), ids("a")))
+    assert arrivals.note(said(OwnIds(("0",), ("a",)))) is None
+    assert list(arrivals.refused.values()) == ["unreadable: RecursionError"]
