@@ -65,6 +65,9 @@ DEFENSES: Mapping[str, tuple[str, Mapping[str, Scalar]]] = {
 STEADY = 5
 """Evaluations of which "when it stops" is the mean."""
 
+SUCCEEDED = 0.1
+"""An attack with less success has nothing whose life could be measured."""
+
 
 def poisoning_grid(plan: Plan) -> Grid:
     """Every attack against every defense; the attack stops half-way."""
@@ -112,12 +115,13 @@ def measure(run: Path, stop: int, clean: Path | None) -> Measured:
     lines = evaluations(run)
     curve = success_curve(run)
     caught, suspected = flagged(run, stop)
+    success = _when_it_stops(lines, stop, "attack_success")
     return Measured(
-        success=_when_it_stops(lines, stop, "attack_success"),
+        success=success,
         accuracy=_when_it_stops(lines, stop, "accuracy"),
         clean=None if clean is None else _when_it_stops(evaluations(clean), stop, "accuracy"),
         after=success_after(curve, stop),
-        life=half_life(curve, stop),
+        life=half_life(curve, stop) if success >= SUCCEEDED else math.nan,
         caught=caught,
         suspected=suspected,
     )
@@ -166,12 +170,15 @@ def poisoning_sheet(grid: Grid, completion: Completion, runs: Path, notes: Seque
     columns = ["attack", "defense", "seed", "success", "accuracy", "against no attack", "half-life"]
     columns += [f"after {wait}" for wait in WAITS] + ["attackers dropped", "benign dropped"]
     told = ", ".join(map(str, sorted(set(stops.values()))))
-    text = f"The attack stops after round {told}. Success (poison inputs that get the target's "
-    text += (
-        f"label) and accuracy (test images): means of the last {STEADY} rounds before; against no attack: points less "
+    text = " ".join(
+        [
+            f"The attack stops after round {told}.",
+            "Success (poison inputs that get the target's label) and accuracy (test images): means of the last",
+            f"{STEADY} rounds before; against no attack: points less than the run of the same seed and defense.",
+            f"Half-life (of a success of {SUCCEEDED} and more), and success so many rounds later: from the curve of",
+            "every round. Dropped: share of updates, while the attack lasts.",
+        ]
     )
-    text += "than the run of the same seed and defense. Half-life, and success so many rounds later: from the curve of "
-    text += "every round. Dropped: share of updates, while the attack lasts."
     notices = sorted({str(found["notice"]) for found in completion.summaries.values() if found.get("notice")})
     return Sheet(grid.title, columns, rows, records, [text, *grid.notes, *notices, *notes])
 
@@ -196,7 +203,8 @@ def _numbers(found: Measured | None) -> dict[str, Any]:
     if found is None:
         return {}
     numbers = {name: getattr(found, name) for name in ("success", "accuracy", "clean", "caught", "suspected")}
-    return numbers | {"half_life": found.life} | {f"after_{wait}": found.after.get(wait) for wait in WAITS}
+    numbers["half_life"] = None if math.isnan(found.life) else found.life
+    return numbers | {f"after_{wait}": found.after.get(wait) for wait in WAITS}
 
 
 def _when_it_stops(lines: Sequence[Mapping[str, Any]], stop: int, metric: str) -> float:

@@ -9,7 +9,7 @@ import pytest
 from experiments.__main__ import parser
 from experiments.cell import unavailable
 from experiments.choices import plan_of
-from experiments.completion import survey
+from experiments.completion import Completion, survey
 from experiments.grids import GRIDS, Plan
 from experiments.poisoning import ATTACKS, DEFENSES, flagged, measure, stop_of
 from experiments.poisoning_figure import flagged_so_far
@@ -60,6 +60,18 @@ def test_each_line_is_compared_with_the_run_without_attack_under_the_same_defens
         assert calm.cells[0].options["defense"] == entry.cells[0].options["defense"]
 
 
+def test_a_run_without_attack_is_measured_when_the_others_stop(tmp_path: Path) -> None:
+    grid = GRIDS["deep-poisoning"](Plan("mnist", "lenet", rounds=8, extra={"attack-stop": 6}))
+    calm, flipped = grid.entries[0].cells[0], grid.entries[1].cells[0]
+    curve = [(0.0, 0.5), *[(0.5, 0.9)] * 5, (0.5, 0.1), (0.5, 0.1)]
+    for one in (calm, flipped):
+        _write(tmp_path / one.name, curve)
+    summary = {"seconds": 1.0}
+    sheet = sheet_of(grid, Completion({calm: summary, flipped: summary}, {}), tmp_path)
+    assert [row[4] for row in sheet.rows[:2]] == ["0.9000", "0.9000"]
+    assert "stops after round 6." in sheet.markdown()
+
+
 def test_what_a_run_shows_is_read_off_its_curve(tmp_path: Path) -> None:
     # Five rounds at 0.8 after one of warming up, then it falls by 0.2 a round.
     curve = [(0.0, 0.5), *[(0.8, 0.9)] * 5, (0.6, 0.9), (0.4, 0.9), (0.2, 0.9)]
@@ -71,6 +83,8 @@ def test_what_a_run_shows_is_read_off_its_curve(tmp_path: Path) -> None:
     assert found.life == pytest.approx(2.0)
     assert (found.caught, found.suspected) == (None, None)
     assert math.isinf(measure(tmp_path / "run", 9, None).life)
+    # Of a success that never was nothing can be halved.
+    assert math.isnan(measure(_write(tmp_path / "weak", [(0.05, 0.9)] * 5 + [(0.01, 0.9)] * 3), 5, None).life)
 
 
 def test_who_is_dropped_is_counted_while_the_attack_lasts(tmp_path: Path) -> None:
