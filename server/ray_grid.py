@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -71,10 +72,10 @@ class NodeActor:
             for node, node_config in node_configs.items()
         }
 
-    def is_near(self, place: Place) -> bool:
-        """Whether this process can read the server's memory, and so the server this one's."""
+    def is_near(self, place: Place, secret: bytes) -> bool:
+        """Whether this process reads the ``secret`` in the server's memory, so that the server can read this one's."""
         try:
-            return bool(read(place))
+            return read(place) == secret
         except OSError:
             return False
 
@@ -143,8 +144,9 @@ class RayGrid(DirectGrid):
         self._probes: dict[Any, Any] = {}
         with suppress(OSError):
             self._probe = HandedMemory()
-            place, _ = self._probe.add([b"probe"])
-            self._probes = {actor.is_near.remote(place): actor for actor in set(self._actors.values())}
+            secret = secrets.token_bytes(16)
+            place, _ = self._probe.add([secret])
+            self._probes = {actor.is_near.remote(place, secret): actor for actor in set(self._actors.values())}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; a record that several messages share goes into shared memory once."""
