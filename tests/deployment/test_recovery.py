@@ -182,7 +182,7 @@ def node_killed(stage: Stage) -> Story:
     """The benign node is killed while it has the message of round 2, and restarted until it is let in again."""
     stage.start_node("benign-0", SHORT_LEASE)
     stage.start_node("attacker-0")
-    client = stage.run_until(2, **{"num-server-rounds": 6, "eval-every": 6})
+    client = stage.run_until(2, **{"num-server-rounds": 6, "eval-every": 6, "round-timeout": 100.0})
     stage.processes.stop("benign-0", at_once=True)
     stage.revive(["benign-0"])
     return stage.finish(client)
@@ -252,7 +252,8 @@ def test_the_run_goes_on_without_a_killed_node_and_asks_it_again(stories: dict[s
     assert failed == list(range(2, 2 + len(failed)))
     for line in rounds:
         assert set(line["failed_nodes"]) <= {ids[0]}
-        assert all(reason.startswith("error 5") for reason in line["failed_nodes"].values())
+        # A node that is let in again in the moment in which its lease ends is not given up: the round waits for it.
+        assert all(reason == "no answer" or reason.startswith("error 5") for reason in line["failed_nodes"].values())
         assert not line["rejected"]
     assert rounds[-1]["updates"] == rounds[-1]["asked"] == OPTIONS["clients-per-round"]
 
