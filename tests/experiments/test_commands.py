@@ -63,7 +63,14 @@ def test_an_interrupted_grid_goes_on_where_it_was(tmp_path):
     # Long enough that the second pair of runs is not over when the first one's end has been seen.
     arguments = ["table3", *TINY, "--rounds", "300", "--runs", str(tmp_path)]
     grid = subprocess.Popen(
-        _command(*arguments), cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        _command(*arguments),
+        cwd=PROJECT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in a shell's background ignore Ctrl-C, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("*/summary.json")) and time.monotonic() < deadline:
