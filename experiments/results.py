@@ -94,8 +94,9 @@ def provenance(cells: Sequence[Cell], completion: Completion, runs: Path) -> lis
         return []
     seconds = sum(summary["seconds"] for summary in summaries)
     made_by = [_made_by(runs, cell) for cell in cells if cell in completion.summaries]
-    commits, unknown = sorted(set(filter(None, made_by))), made_by.count("")
-    told = [", ".join(commits)] * bool(commits) + [f"unknown of {unknown} runs"] * bool(unknown)
+    told = sorted(set(made_by) - {""})
+    if unknown := made_by.count(""):
+        told.append(f"unknown of {unknown} runs")
     text = f"{len(summaries)} of {len(cells)} runs, {clock(seconds)} in all (one core each), on {machine()}"
     return [f"{text}; commit {', '.join(told)}."]
 

@@ -34,15 +34,11 @@ def worst_case(grid: Grid, completion: Completion, notes: Sequence[str] = ()) ->
         assert line.change is not None
         change = line.change.percent().replace("-", MINUS)
         rows.append([defense + mark, line.labels[1], line.last.text(), calm.last.text(), change])
-        records.append(
-            {"defense": defense, "attack": line.labels[1], "rounds": line.rounds, "hr@5": _last(line)}
-            | {"change": _change(line)}
-        )
+        measured = {"rounds": line.rounds, "hr@5": _last(line), "change": _change(line)}
+        records.append({"defense": defense, "attack": line.labels[1], **measured})
     columns = ["defense", "worst attack", "HR@5 under it", "HR@5 without attack", "change"]
-    text = (
-        "HR@5: mean of the last five evaluations; change: against the run of the same seed and defense without attack"
-    )
-    text += ", averaged over seeds."
+    text = "HR@5: mean of the last five evaluations; change: against the run of the same seed and defense without "
+    text += "attack, averaged over seeds."
     fewer = [f"{FEWER_ROUNDS} fewer rounds than {most}."] if any(row[0].endswith(FEWER_ROUNDS) for row in rows) else []
     missing = sum(line.last is None for line in every)
     gaps = [f"{missing} of {len(every)} runs are missing: a defense's worst attack may be among them."] * bool(missing)

@@ -67,4 +67,5 @@ class TestBench:
         return found
 
     def _measured(self, vector: Tensor, examples: Examples) -> dict[str, float]:
-        return dict(zip(("accuracy", "loss"), assess(self.classifier, vector, examples), strict=True))
+        right, loss = assess(self.classifier, vector, examples)
+        return {"accuracy": right, "loss": loss}

@@ -17,7 +17,6 @@ def ids(*names: str) -> NDArray[np.str_]:
 
 def said(own: OwnIds) -> Message:
     asked = Message(RecordDict(), 7, "query")
-    asked.metadata.__dict__["_message_id"] = "1"
     return Message(own_content(own), reply_to=asked)
 
 
