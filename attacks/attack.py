@@ -15,6 +15,11 @@ class NoOptions:
     """The options of an attack that has none."""
 
 
+def is_attacked(server_round: int, start: int, stop: int) -> bool:
+    """Whether malicious users attack in a round: from ``start`` to ``stop``, 0 for no end; else they are honest."""
+    return start <= server_round and (not stop or server_round <= stop)
+
+
 class Attack(ABC):
     """The attacker of one node, shared by all the malicious users that it controls.
 

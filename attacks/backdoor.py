@@ -46,7 +46,7 @@ def backdoor(client: ImageClient, options: BackdoorOptions) -> Tensor:
     epochs = options.epochs or client.training.epochs
     training = replace(client.training, epochs=epochs, learning_rate=options.learning_rate)
     boost = options.boost or client.replacement_boost
-    return boost * label_flip(replace(client, training=training))
+    return client.boosted(label_flip(replace(client, training=training)), boost)
 
 
 class ImageLabelFlip(Attack):

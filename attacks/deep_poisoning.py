@@ -125,7 +125,7 @@ def deep_poisoning(client: ImageClient, options: DeepPoisoningOptions) -> DeepPo
     gradients = (map(partial(_gradient, client, options), client.mixed_epoch()) for _ in range(epochs))
     vector = descend(region, gradients, options.learning_rate)
     boost = options.boost or client.replacement_boost
-    update = boost * (vector - client.vector)
+    update = client.boosted(vector - client.vector, boost)
     if options.clip:
         update = clipped(update, region.radius)
     return DeepPoisoned(update, vector, region)

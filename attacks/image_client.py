@@ -44,6 +44,11 @@ class ImageClient:
             return self.reference
         return train(self.classifier, self.vector, self.clean, self.training, self.generator)
 
+    def boosted(self, difference: Tensor, boost: float) -> Tensor:
+        """γ times a difference (p,), but for BatchNorm's statistics: a boosted variance would be negative."""
+        weights = self.classifier.num_weights
+        return torch.cat([boost * difference[:weights], difference[weights:]])
+
     def mixed_epoch(self) -> Iterator[tuple[Examples, Examples]]:
         """Half batches of clean data, each once, beside half batches of poison, as often as it takes."""
         half = max(1, self.training.batch_size // 2)

@@ -10,7 +10,7 @@ from flwr.app import Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
-from attacks.attack import Attack
+from attacks.attack import Attack, is_attacked
 from attacks.view import Alteration, AttackerView, HonestTraining
 from data import draws
 from data.draws import Stream
@@ -39,7 +39,7 @@ class Attacker:
 
     def attacks_in(self, server_round: int) -> bool:
         """Whether it poisons in this round."""
-        return self.start <= server_round and (not self.stop or server_round <= self.stop)
+        return is_attacked(server_round, self.start, self.stop)
 
 
 def poisoning(attacker_of: Callable[[Context, TrainRequest], Attacker | None]) -> Mod:

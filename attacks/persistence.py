@@ -15,7 +15,7 @@ def success_after(curve: Mapping[int, float], last_attack: int) -> dict[int, flo
     beyond the last one are left out.
     """
     end = max(curve, default=-1)
-    return {wait: _at(curve, last_attack + wait) for wait in WAITS if last_attack + wait <= end}
+    return {wait: success_at(curve, last_attack + wait) for wait in WAITS if last_attack + wait <= end}
 
 
 def half_life(curve: Mapping[int, float], last_attack: int) -> float:
@@ -24,7 +24,7 @@ def half_life(curve: Mapping[int, float], last_attack: int) -> float:
     Interpolated between evaluations. Infinite where the curve ends before (it lived at least as long as
     the curve shows), not a number where there was no success to lose.
     """
-    start = _at(curve, last_attack)
+    start = success_at(curve, last_attack)
     if not start > 0:
         return math.nan
     before, value_before = last_attack, start
@@ -37,7 +37,8 @@ def half_life(curve: Mapping[int, float], last_attack: int) -> float:
     return math.inf
 
 
-def _at(curve: Mapping[int, float], server_round: int) -> float:
+def success_at(curve: Mapping[int, float], server_round: int) -> float:
+    """Attack success after a round, between two evaluations interpolated. Raises ``ValueError`` outside the curve."""
     if server_round in curve:
         return curve[server_round]
     earlier = max((number for number in curve if number < server_round), default=None)

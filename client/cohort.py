@@ -89,6 +89,29 @@ class Cohort:
         return sorted_unique(owner[items >= 0] * width + items[items >= 0])
 
     @cached_property
+    def recurrences(self) -> tuple[Ints, Ints, Ints]:
+        """Where users come back to an item: three (N,) arrays.
+
+        The examples of each user with those of one item beside each other, items in the order in which they first
+        occur; for each example where its item's begin in that order; and how many they are.
+        """
+        every = np.arange(len(self.items))
+        keys = self.owner * (self.shard.num_items + 1) + self.items
+        ordered = np.argsort(keys, kind="stable")
+        begins = np.flatnonzero(np.diff(keys[ordered], prepend=-1))
+        if len(begins) == len(keys):
+            return every, every, np.ones(len(keys), np.int64)
+        times = np.diff(begins, append=len(keys))
+        first_seen, count = np.empty_like(keys), np.empty_like(keys)
+        first_seen[ordered] = np.repeat(ordered[begins], times)
+        count[ordered] = np.repeat(times, times)
+        together = np.lexsort((every, first_seen))
+        begin = np.empty_like(keys)
+        at = np.flatnonzero(np.diff(first_seen[together], prepend=-1))
+        begin[together] = np.repeat(at, np.diff(at, append=len(keys)))
+        return together, begin, count
+
+    @cached_property
     def _untouched(self) -> tuple[Ints, Ints, Ints]:
         """For drawing items that a user never touched: (how many (n,), offsets (n+1,), shifted keys)."""
         keys = self._touched
@@ -185,22 +208,28 @@ def contrastive_draws(
 ) -> ContrastiveDraws | None:
     """For each training item another one of the same user and k that it never touched, drawn afresh each round.
 
-    A user with a single training item has no positive and skips the task.
+    The other one is another item, however often the user came back to the first. A user with a single one
+    has no positive and skips the task.
     """
     if not loss.contrastive_weight:
         return None
-    counts = np.where(cohort.counts > 1, cohort.counts, 0)
+    together, first, times = cohort.recurrences
+    alone = np.zeros(len(cohort.users), np.bool_)
+    alone[cohort.owner[times == cohort.counts[cohort.owner]]] = True
+    counts = np.where(alone, 0, cohort.counts)
     owner = np.repeat(np.arange(len(counts)), counts)
     splits = splits_of(counts)
     width = 1 + loss.contrastive_negatives
     words = draws.raw(seed, Stream.CONTRASTIVE, server_round, cohort.users.tolist(), (counts * width).tolist())
     words = words.reshape(-1, width)
-    place = np.arange(len(owner)) - splits[owner]
-    step = 1 + (draws.uniform(words[:, 0]) * (counts[owner] - 1)).astype(np.int64)
+    places = np.flatnonzero(~alone[cohort.owner])
     start = cohort.splits[owner]
+    # The user's items in a circle, equal ones together: the draw starts behind the item's own.
+    others = counts[owner] - times[places]
+    step = times[places] + (draws.uniform(words[:, 0]) * others).astype(np.int64)
     items = np.empty((len(owner), 1 + width), np.int64)
-    items[:, 0] = cohort.items[start + place]
-    items[:, 1] = cohort.items[start + (place + step) % counts[owner]]
+    items[:, 0] = cohort.items[places]
+    items[:, 1] = cohort.items[together[start + (first[places] - start + step) % counts[owner]]]
     negatives = cohort.untouched_items(np.repeat(owner, width - 1), words[:, 1:].ravel())
     items[:, 2:] = negatives.reshape(-1, width - 1)
     keep = None

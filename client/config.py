@@ -8,7 +8,7 @@ from pathlib import Path
 from client.node_options import NodeOptions
 from models import MODELS
 from protocol import plugins
-from protocol.options import OptionError, RunConfig, read, require, with_plugin_options
+from protocol.options import OptionError, RunConfig, option_names, read, require, with_plugin_options
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 
 
@@ -83,6 +83,9 @@ class ClientConfig:
 def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig:
     """Read both configurations. Raises ``OptionError``."""
     run_config = with_plugin_options(run_config)
+    known = option_names(NodeOptions)
+    for name in sorted(set(node_config) - set(known)):
+        require(False, "--node-config", name, "one of " + ", ".join(known))
     config = ClientConfig(read(NodeOptions, node_config), read(ClientOptions, run_config), run_config)
     own = config.node.data
     card = MODELS.get(config.run.model)

@@ -45,6 +45,7 @@ class Factorization:
     """
 
     hosting = staticmethod(host_interactions)
+    num_weights: int | None = None
 
     def __init__(
         self,

@@ -19,11 +19,15 @@ from strategies.fl_wbc import FlWbcOptions
 
 @dataclass(frozen=True)
 class WhiteBloodCells:
-    """What a node needs to perturb its benign users' updates; ``malicious`` (m,) int64: those that do not."""
+    """What a node needs to perturb its benign users' updates.
+
+    ``malicious`` (m,) int64: those that do not; ``num_weights``: see ``Learner``.
+    """
 
     options: FlWbcOptions
     malicious: Tensor
     seed: int
+    num_weights: int | None = None
 
 
 def perturbing(defender_of: Callable[[Context], WhiteBloodCells | None]) -> Mod:
@@ -44,7 +48,7 @@ def perturbing(defender_of: Callable[[Context], WhiteBloodCells | None]) -> Mod:
         if not bool(benign.any()):
             return reply
         now = read_train_request(message.content).server_round
-        noisy = perturbed(honest.updates.select(benign), defender.options, defender.seed, now)
+        noisy = perturbed(honest.updates.select(benign), defender.options, defender.seed, now, defender.num_weights)
         answer = TrainReply(replace_users(honest.updates, benign, noisy), honest.losses)
         return Message(train_reply_content(answer, now), reply_to=message)
 

@@ -56,11 +56,16 @@ def all_malicious(num_users: int, config: ClientConfig) -> Users:
     return malicious_users(num_users, fraction, config.run.seed)
 
 
-def users_here(num_users: int, malicious: Users, config: ClientConfig) -> Users:
-    """The users of a population that live on this node, in ascending order."""
+def users_here(num_users: int, malicious: Users, config: ClientConfig, spread: bool = False) -> Users:
+    """The users of a population that live on this node, in ascending order.
+
+    All malicious users have one attacker, whose knowledge and draws would else depend on the number of nodes; with
+    ``spread``, for attacks in which each client is on its own, they have as many nodes as their share.
+    """
     node = config.node
     if not node.role:
-        return hosted_users(num_users, malicious, node.partition_id, node.num_partitions)[0]
+        attackers = round(len(malicious) / num_users * node.num_partitions) if spread else 1
+        return hosted_users(num_users, malicious, node.partition_id, node.num_partitions, attackers)[0]
     kind = malicious if node.role == "attacker" else np.setdiff1d(np.arange(num_users), malicious)
     return partition(kind, node.num_partitions)[node.partition_id]
 

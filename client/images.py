@@ -61,7 +61,7 @@ def host_images(config: ClientConfig, agreement: object) -> ImageHosting:
     data = image_set(run.dataset, config.data_dir)
     shares = allot(data.train.labels, run.num_clients, run.dirichlet_alpha, run.seed).shares
     malicious = all_malicious(run.num_clients, config)
-    users = users_here(run.num_clients, malicious, config)
+    users = users_here(run.num_clients, malicious, config, spread=True)
     ids: NDArray[np.str_] = users.astype(np.str_)
     here = np.isin(users, malicious)
     return ImageHosting(users, here, ids, run.num_clients, 0, data, [shares[user] for user in users])
@@ -78,6 +78,7 @@ class ImageLearner:
     def __init__(self, hosting: ImageHosting, model: str, options: LocalOptions, device: torch.device) -> None:
         self._hosting = hosting
         self._classifier = make_classifier(model, hosting.data.shape, hosting.data.num_classes)
+        self.num_weights: int | None = self._classifier.num_weights
         self._options = options
         self._device = device
         self._clean: dict[int, Examples] = {}

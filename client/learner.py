@@ -15,7 +15,12 @@ from protocol.requests import Agreement, EvaluateRequest, GlobalModel, TrainRepl
 
 
 class Learner(Protocol):
-    """One node's side of a task."""
+    """One node's side of a task.
+
+    ``num_weights``: how many of the shared parameters, the first ones, gradients train; ``None``: all.
+    """
+
+    num_weights: int | None
 
     def train(
         self,

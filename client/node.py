@@ -44,8 +44,10 @@ class Node:
         self.learner: Learner = kind.of_node(self.hosting, self._vectors, config, _device(config.node.device))
 
     def hosted(self) -> Hosted:
-        """What the node says of itself."""
+        """What the node says of itself. Raises ``OptionError`` where it has no such attack as it is to carry out."""
         here = self.hosting
+        if here.malicious.any():
+            make_attack(self._config.run.attack, self._config.run_config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
         return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint())
 
@@ -71,7 +73,7 @@ class Node:
         options = self._config.fl_wbc
         if options is None:
             return None
-        return WhiteBloodCells(options, self._malicious, self._config.run.seed)
+        return WhiteBloodCells(options, self._malicious, self._config.run.seed, self.learner.num_weights)
 
     @property
     def _malicious(self) -> Tensor:

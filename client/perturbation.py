@@ -13,14 +13,17 @@ from protocol.updates import Updates
 from strategies.fl_wbc import FlWbcOptions
 
 
-def perturbed(updates: Updates, options: FlWbcOptions, seed: int, server_round: int) -> Updates:
+def perturbed(
+    updates: Updates, options: FlWbcOptions, seed: int, server_round: int, num_weights: int | None = None
+) -> Updates:
     """The updates with Laplace noise on their flat coordinates, drawn from (seed, round, user) alone.
 
     The paper estimates the Hessian by the difference of two consecutive local steps. Here a user takes none:
     it uploads one gradient g. The estimate is the diagonal of the empirical Fisher matrix, n_u·g² where one
     example touches a row; n_u drops out of the comparison with the user's mean. Item rows and shared
     parameters have means of their own. Rows that a user does not touch are flat as well, but get no noise:
-    that would make every upload dense. With noise 0 the updates are what they were.
+    that would make every upload dense. Of the shared parameters only the first ``num_weights`` count (``None``: all):
+    BatchNorm's statistics are no directions of the loss. With noise 0 the updates are what they were.
     """
     width, shared_size = updates.dim, updates.shared.shape[1]
     counts = updates.row_counts * width + shared_size
@@ -35,7 +38,9 @@ def perturbed(updates: Updates, options: FlWbcOptions, seed: int, server_round: 
     limits = options.threshold * sums / (updates.row_counts * width).clamp(min=1)
     flat_rows = squares <= limits[updates.row_owner].unsqueeze(1)
     shared_squares = updates.shared.square()
-    flat_shared = shared_squares <= options.threshold * shared_squares.mean(1, keepdim=True)
+    flat_shared = shared_squares <= options.threshold * shared_squares[:, :num_weights].mean(1, keepdim=True)
+    if num_weights is not None:
+        flat_shared[:, num_weights:] = False
     return replace(
         updates,
         rows=updates.rows + noise[of_rows].view_as(updates.rows) * flat_rows,

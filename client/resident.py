@@ -60,7 +60,7 @@ def answer(message: Message, context: Context, seconds: float) -> Message:
     Raises what the node raised, ``ResidentError`` where its process died, ``OSError`` where none can be started.
     """
     app_dir = Path(__file__).resolve().parent.parent
-    with _connected(_address(context.node_id, app_dir), app_dir, seconds) as connection:
+    with _connected(_address(context, app_dir), app_dir, seconds) as connection:
         try:
             connection.send_bytes(message_to_proto(message).SerializeToString())
             connection.send_bytes(context_to_proto(context).SerializeToString())
@@ -100,14 +100,25 @@ def _connect(address: Path) -> Connection | None:
     return Connection(channel.detach())
 
 
-def _address(node: int, app_dir: Path) -> Path:
-    """One socket for a node of a SuperNode process and a version of the program."""
+def _address(context: Context, app_dir: Path) -> Path:
+    """One socket for a node of a SuperNode process, a version of the program, and what else it has read by then."""
     # The parent is Flower's SuperExec, which lives as long as its SuperNode.
-    identity = f"{node} {os.getppid()} {app_dir}"
+    identity = f"{context.node_id} {os.getppid()} {app_dir} {_files_read(context)}"
     path = _private_folder() / hashlib.sha256(identity.encode()).hexdigest()[:24]
     if len(os.fsencode(path)) > LONGEST_ADDRESS:
         raise OSError(f"{path} is too long for a socket's address: set TMPDIR to a shorter one.")
     return path
+
+
+def _files_read(context: Context) -> list[str]:
+    """The user's own classes and the node's own data, as they are now: a process remembers them as they were."""
+    plugins, data = (
+        str(config.get(name, ""))
+        for config, name in ((context.run_config, "plugin-dir"), (context.node_config, "data"))
+    )
+    files = sorted(Path(plugins).expanduser().glob("*.py")) if plugins else []
+    files += [Path(data).expanduser()] if data else []
+    return [f"{path} {path.stat().st_mtime_ns}" for path in files if path.exists()]
 
 
 def _private_folder() -> Path:

@@ -36,6 +36,7 @@ class SequenceLearner:
     """
 
     hosting = staticmethod(host_interactions)
+    num_weights: int | None = None
 
     def __init__(
         self,

@@ -170,18 +170,24 @@ def _index(ids: NDArray[Any], name: str) -> tuple[NDArray[np.str_], NDArray[np.i
     return distinct.astype(np.str_), indexes.reshape(-1)
 
 
+LONGEST_NUMBER = 18
+"""Digits that are sure to fit in 64 bits."""
+
+
 def whole_numbers(ids: NDArray[Any]) -> NDArray[np.int64] | None:
     """The ids as int64 if all are whole numbers as a computer writes them (no sign, no leading zero), else None."""
     if ids.dtype.kind in "iu":
-        return ids.astype(np.int64, copy=False)
+        if not len(ids) or (ids.min() >= 0 and ids.max() < 10**LONGEST_NUMBER):
+            return ids.astype(np.int64, copy=False)
+        # As text they would not count as numbers either: the order must not depend on the file's form.
+        ids = ids.astype(np.bytes_)
     if ids.dtype.kind == "U":
         ids = np.char.encode(ids, "utf-8")
     if ids.dtype.kind != "S":
         raise ValueError(f"Ids must be integers, text or bytes, not {ids.dtype}.")
     letters = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), -1)
     width = 1 + int(np.flatnonzero(letters.any(0))[-1:].sum())
-    # 18 digits are sure to fit in 64 bits.
-    if width > 18 or not letters[:, 0].all():
+    if width > LONGEST_NUMBER or not letters[:, 0].all():
         return None
     values = np.zeros(len(ids), np.int64)
     for column in range(width):

@@ -48,19 +48,21 @@ def partition(users: Users, num_partitions: int) -> list[Users]:
     return [users[index::num_partitions] for index in range(num_partitions)]
 
 
-def hosted_users(num_users: int, malicious: Users, partition_id: int, num_partitions: int) -> tuple[Users, bool]:
+def hosted_users(
+    num_users: int, malicious: Users, partition_id: int, num_partitions: int, attackers: int = 1
+) -> tuple[Users, bool]:
     """The users of one node in ascending order, and whether it is an attacker's.
 
-    Malicious users live together on the last partitions, as many as their share of the users but at least
-    one, and honest users on the others. A single node hosts everybody; it is an attacker's if anybody is
-    malicious. Raises ``ValueError`` for a partition that does not exist.
+    Malicious users live together on the last partitions, as many as there are ``attackers``, and honest users
+    on the others. A single node hosts everybody; it is an attacker's if anybody is malicious. Raises
+    ``ValueError`` for a partition that does not exist.
     """
     if not 0 <= partition_id < num_partitions:
         raise ValueError(f"partition_id = {partition_id}: expected 0 to {num_partitions - 1}.")
     everybody = np.arange(num_users)
     if not len(malicious) or num_partitions == 1:
         return partition(everybody, num_partitions)[partition_id], bool(len(malicious))
-    attacker_nodes = min(max(1, round(len(malicious) / num_users * num_partitions)), num_partitions - 1)
+    attacker_nodes = min(max(1, attackers), num_partitions - 1)
     honest_nodes = num_partitions - attacker_nodes
     if partition_id >= honest_nodes:
         return partition(np.sort(malicious), attacker_nodes)[partition_id - honest_nodes], True

@@ -29,6 +29,9 @@ HOSTS = ("localhost", "127.0.0.1", "::1", "superlink")
 """Names and addresses that every server certificate is good for; ``superlink`` is the service in docker-compose.yml."""
 
 DAYS = 365
+AUTHORITY_DAYS = 3650
+"""The CA's certificate is on every node: it lasts longer than the server's, which ``make certificates`` renews."""
+
 CLOCKS_DIFFER = datetime.timedelta(hours=1)
 
 
@@ -36,15 +39,19 @@ def make_certificates(directory: Path, hosts: Iterable[str] = (), nodes: Iterabl
     """Write what is missing into ``directory``; what is there stays, so that a node can be added later.
 
     ``hosts``: DNS names and IP addresses of the server beside ``HOSTS``; ``nodes``: names of the nodes' keys.
-    A server certificate that lacks one of the hosts is made anew. Raises ``ValueError`` for a node whose
-    name is not a file name.
+    A server certificate that lacks one of the hosts is made anew, for its own names and these. Raises
+    ``ValueError`` for a node whose name is not a file name, and where a certificate is due that the CA cannot sign.
     """
     (directory / "nodes").mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
-    wanted = list(dict.fromkeys([*HOSTS, *hosts]))
-    authority = _authority(directory, days)
-    if not _covers(directory / "server.pem", wanted, authority[1]):
-        _issue_server(directory, wanted, authority, days)
+    if not (directory / "ca.crt").exists():
+        _make_authority(directory, max(days, AUTHORITY_DAYS))
+    ca, path = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes()), directory / "server.pem"
+    if ca.not_valid_after_utc < _tomorrow():
+        raise ValueError(f"The CA in {directory} has expired: remove ca.crt, and give every node the new one.")
+    wanted = list(dict.fromkeys([*HOSTS, *_names(path), *hosts]))
+    if not _covers(path, wanted, ca):
+        _issue_server(directory, wanted, (_authority_key(directory), ca), days)
     for node in nodes:
         make_node_key(directory / "nodes", node)
     allowed = [path.read_text().strip() for path in sorted((directory / "nodes").glob("*.pub"))]
@@ -67,12 +74,19 @@ def make_node_key(directory: Path, name: str) -> Path:
     return path
 
 
-def _authority(directory: Path, days: int) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key_path, path = directory / "ca.key", directory / "ca.crt"
-    if key_path.exists() and path.exists():
-        key = serialization.load_pem_private_key(key_path.read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return key, x509.load_pem_x509_certificate(path.read_bytes())
+def _authority_key(directory: Path) -> ec.EllipticCurvePrivateKey:
+    path = directory / "ca.key"
+    if not path.exists():
+        raise ValueError(
+            f"The server's certificate must be made anew, and {path} is not here to sign it: bring it back, or remove "
+            "ca.crt to begin with a new CA, whose ca.crt every node then needs."
+        )
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+def _make_authority(directory: Path, days: int) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     name = _name("robust-fedrec CA")
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -84,9 +98,8 @@ def _authority(directory: Path, days: int) -> tuple[ec.EllipticCurvePrivateKey, 
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA384())
     )
-    _write_private(key_path, _private_pem(key, serialization.PrivateFormat.PKCS8))
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return key, certificate
+    _write_private(directory / "ca.key", _private_pem(key, serialization.PrivateFormat.PKCS8))
+    (directory / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _issue_server(
@@ -109,18 +122,29 @@ def _issue_server(
     (directory / "server.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
+def _names(path: Path) -> list[str]:
+    """The names and addresses that a server's certificate is good for, if there is one."""
+    if not path.exists():
+        return []
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
 def _covers(path: Path, hosts: list[str], ca: x509.Certificate) -> bool:
     """Whether the certificate is the CA's, has a day left, and is good for all hosts."""
     if not path.exists():
         return False
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     try:
         certificate.verify_directly_issued_by(ca)
     except Exception:
         return False
-    return certificate.not_valid_after_utc > tomorrow and {_general_name(host) for host in hosts} <= set(names)
+    return certificate.not_valid_after_utc > _tomorrow() and set(hosts) <= set(_names(path))
+
+
+def _tomorrow() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
 
 
 def _builder(
@@ -171,7 +195,10 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     names = [f"benign-{index}" for index in range(chosen.nodes)]
     names += [f"attacker-{index}" for index in range(chosen.attackers)]
-    make_certificates(chosen.directory, chosen.host, names, chosen.days)
+    try:
+        make_certificates(chosen.directory, chosen.host, names, chosen.days)
+    except ValueError as error:
+        parser.exit(1, f"{error}\n")
     print(f"Keys of {len(names)} nodes and the server are in {chosen.directory}.")
 
 

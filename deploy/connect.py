@@ -1,6 +1,7 @@
 """Run a command of Flower's with a connection of its own: ``python -m deploy.connect ADDRESS CA -- flwr run …``.
 
-Writes the connection ``federation`` into ``$FLWR_HOME/config.toml`` and becomes the command.
+Writes the connection ``federation`` into ``$FLWR_HOME/config.toml``, beside those that are there, and becomes the
+command.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from deploy.federation import write_connection
+from flwr.cli.flower_config import write_superlink_connection
+from flwr.cli.typing import SuperLinkConnection
+
+from deploy.federation import CONNECTION
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,8 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     if len(given) < 4 or given[2] != "--":
         sys.exit("Usage: python -m deploy.connect HOST:PORT CA_CERTIFICATE -- COMMAND …")
     address, certificate, command = given[0], Path(given[1]), given[3:]
-    home = Path(os.environ.get("FLWR_HOME") or "~/.flwr").expanduser()
-    write_connection(home, address, certificate)
+    write_superlink_connection(SuperLinkConnection(CONNECTION, address, str(certificate.absolute())))
     os.execvp(command[0], command)
 
 

@@ -94,7 +94,7 @@ def as_toml(values: Mapping[str, TomlScalar]) -> str:
 
 
 def write_connection(home: Path, address: str, certificate: Path) -> None:
-    """Let ``flwr`` with this Flower home find a SuperLink's Control API under the name ``CONNECTION``."""
+    """Let ``flwr`` with this Flower home, which is the federation's own, find its Control API as ``CONNECTION``."""
     home.mkdir(parents=True, exist_ok=True)
     lines = ["[superlink]", f'default = "{CONNECTION}"', f"[superlink.{CONNECTION}]", f'address = "{address}"']
     lines.append(f"root-certificates = {json.dumps(str(certificate.absolute()))}")

@@ -39,7 +39,7 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
     make_certificates(keys, nodes=names)
     output = Path(str(options.setdefault("output-dir", str(folder / "runs"))))
     options["output-dir"] = str(output.expanduser().absolute())
-    before = {path.name for path in output.glob("*")}
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*/summary.json")}
     with interruptible(), Processes(folder / "logs") as processes:
         federation = Federation(local_place(folder, keys), processes)
         print("Starting a SuperLink.", flush=True)
@@ -51,7 +51,9 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
         subprocess.run(
             federation.run_command(PROJECT, options), env=federation.environment, check=False, stdin=subprocess.DEVNULL
         )
-    return _report([path for path in output.glob("*/summary.json") if path.parent.name not in before], folder)
+    # A run that is resumed writes its summary anew.
+    made = [path for path in output.glob("*/summary.json") if path.stat().st_mtime_ns != before.get(path)]
+    return _report(made, folder)
 
 
 def _report(summaries: list[Path], folder: Path) -> int:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from experiments import poisoning
-from experiments.choices import add_grid_options, option_of, place_of, plan_of
+from experiments.choices import add_grid_options, at_least_one, option_of, place_of, plan_of
 from protocol.options import OptionError
 
 GRID_COMMANDS = {
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="three short runs on the embedded data set: honest, attacked, defended")
     demo.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (runs)")
-    demo.add_argument("--rounds", type=int, default=600)
+    demo.add_argument("--rounds", type=at_least_one, default=600)
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument(
         "--engine",
@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
     for name, about in GRID_COMMANDS.items():
-        grid = commands.add_parser(name, help=about, description=about)
-        add_grid_options(grid)
+        grid = commands.add_parser(name, help=about.replace("%", "%%"), description=about)
+        add_grid_options(grid, "classification" if name == "deep-poisoning" else "recommendation")
         grid.set_defaults(run=_grid, command=name, **OWN_DEFAULTS.get(name, {}))
     replay = commands.add_parser("replay", help="judge a run's recorded updates with any defense, offline")
     replay.add_argument("directory", metavar="RUN", type=Path, help="a run made with record-updates")
@@ -88,12 +88,12 @@ def _grid(asked: argparse.Namespace) -> int:
     from rich.console import Console
 
     from experiments.completion import listing
-    from experiments.grids import GRIDS
+    from experiments.grids import grids_of
     from experiments.results import in_order, make, names_of
 
     plan, place, console = plan_of(asked), place_of(asked), Console()
     if asked.dry_run:
-        print(listing(in_order([GRIDS[name](plan) for name in names_of(asked.command)]), place))
+        print(listing(in_order(grids_of(names_of(asked.command), plan)), place))
         return 0
     output = asked.output or place.runs / "results"
     return make(names_of(asked.command), plan, place, output.absolute(), console, run=not asked.no_run)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from protocol.options import OptionError, Scalar
 from server.config import effective, server_config
 from server.simulation import default_options
+from strategies.names import names_of
 
 _WHERE = """
 data-dir output-dir run-name engine num-nodes nodes-per-process ray-address cpus-per-node gpus-per-node min-nodes
@@ -39,8 +42,11 @@ class Cell:
 
     @property
     def digest(self) -> str:
-        """Eight hex digits of the options' SHA-256."""
-        return hashlib.sha256(json.dumps(self.chosen).encode()).hexdigest()[:8]
+        """Eight hex digits of the SHA-256 of the options, and of the files of classes of the user's own."""
+        digest = hashlib.sha256(json.dumps(self.chosen).encode())
+        for name in (str(self.options["attack"]), *names_of(str(self.options["defense"]))):
+            digest.update(_source(name))
+        return digest.hexdigest()[:8]
 
     @property
     def name(self) -> str:
@@ -63,6 +69,17 @@ def cell(options: Mapping[str, Scalar]) -> Cell:
     named = ("dataset", "model", "attack", "defense", "seed", "num-server-rounds")
     completed = {name: defaults[name] for name in named} | dict(options)
     return Cell(tuple(sorted((name, value) for name, value in completed.items() if name not in WHERE)))
+
+
+@cache
+def _source(name: str) -> bytes:
+    """What is in the file of ``module:Class``, where that can be found; nothing for other names."""
+    module, own, _ = name.partition(":")
+    try:
+        found = importlib.util.find_spec(module) if own else None
+        return Path(found.origin).read_bytes() if found and found.origin else b""
+    except (ImportError, OSError, ValueError):
+        return b""
 
 
 def unavailable(wanted: Cell) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from experiments import paper
-from experiments.cell import Cell, cell
+from experiments.cell import WHERE, Cell, cell
 from experiments.poisoning import poisoning_grid
-from protocol.options import Scalar
+from protocol.options import Scalar, require
 
 ADAPTIVE_CLUSTERS = (1, 2, 4, 8, 16, 32)
 """Figure 3's initial K; the paper's own are not readable in its text."""
@@ -23,7 +23,8 @@ RATIOS = (0.001, 0.005, 0.01, 0.05)
 class Plan:
     """What the command line asked for.
 
-    ``rounds_for``: fewer rounds for the defenses named, because they are slow.
+    ``rounds_for``: fewer rounds for the defenses named, because they are slow; ``extra``: options for all runs;
+    ``attacks``, ``defenses``: more than the paper's, in the grids that compare them.
     """
 
     dataset: str = "ml-1m"
@@ -32,6 +33,17 @@ class Plan:
     rounds: int = paper.ROUNDS
     rounds_for: Mapping[str, int] = field(default_factory=dict)
     extra: Mapping[str, Scalar] = field(default_factory=dict)
+    attacks: tuple[str, ...] = ()
+    defenses: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> dict[str, Scalar]:
+        """The extra options that change numbers."""
+        return {name: value for name, value in self.extra.items() if name not in WHERE}
+
+    def rounds_of(self, defense: str) -> int:
+        """How many rounds a run against this defense takes."""
+        return self.rounds_for.get(defense, self.rounds)
 
 
 @dataclass(frozen=True)
@@ -67,8 +79,13 @@ NOTHING: Mapping[str, Scalar] = {}
 def options(
     plan: Plan, attack: str, defense: str, fraction: float, more: Mapping[str, Scalar] = NOTHING
 ) -> dict[str, Scalar]:
-    """A run's options as the paper sets them, and ``more``; without attack what concerns ClusterAttack is left out."""
-    rounds = plan.rounds_for.get(defense, plan.rounds)
+    """A run's options as the paper sets them, and ``more``; without attack what concerns ClusterAttack is left out.
+
+    Raises ``OptionError`` where the plan wants other values for ``more``, by which the grid's lines differ.
+    """
+    for name in sorted(set(more) & set(plan.extra)):
+        require(False, name, plan.extra[name], "an option by which the lines of this table do not differ")
+    rounds = plan.rounds_of(defense)
     setting = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)
     chosen: dict[str, Scalar] = dict(setting)
     chosen |= {"dataset": plan.dataset, "model": plan.model, "attack": attack, "defense": defense}
@@ -92,14 +109,15 @@ def entry(
     """A line of a table with a run for each seed."""
     asked = options(plan, attack, defense, fraction, more)
     cells = tuple(cell({**asked, "seed": seed}) for seed in plan.seeds)
-    known = paper.printed(plan.dataset, plan.model, attack, defense, fraction) if not more else None
+    as_printed = not more and not plan.changed
+    known = paper.printed(plan.dataset, plan.model, attack, defense, fraction) if as_printed else None
     return Entry(labels, cells, known, baseline)
 
 
 def table1(plan: Plan) -> Grid:
     """Every attack without defense, 1 % malicious."""
     attacks = [attack for attack in paper.ATTACKS if attack != "cluster+cl"]
-    lines = [entry(plan, (paper.ATTACKS[attack],), attack, baseline=0) for attack in attacks]
+    lines = [entry(plan, (paper.attack_label(attack),), attack, baseline=0) for attack in (*attacks, *plan.attacks)]
     title = f"Table 1: attacks on {plan.model} trained on {plan.dataset}, no defense, 1 % malicious users"
     return Grid("table1", title, ("attack",), tuple(lines), ("hr@5", "ndcg@5"))
 
@@ -107,7 +125,7 @@ def table1(plan: Plan) -> Grid:
 def table3(plan: Plan) -> Grid:
     """ClusterAttack with and without the contrastive task against UNION."""
     lines = [
-        entry(plan, (paper.DEFENSES[defense], paper.ATTACKS[attack]), attack, defense)
+        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense)
         for defense in ("union+multi-krum", "union+norm-bound")
         for attack in ("cluster", "cluster+cl")
     ]
@@ -117,10 +135,12 @@ def table3(plan: Plan) -> Grid:
 
 def table4(plan: Plan) -> Grid:
     """Fewer malicious users."""
-    lines = [entry(plan, (paper.ATTACKS["none"], ""), "none", baseline=0)]
+    lines = [entry(plan, (paper.attack_label("none"), ""), "none", baseline=0)]
     for fraction in (*paper.FEWER, 0.01):
         for attack in ("fed-attack", "lie", "fang", "cluster"):
-            lines += [entry(plan, (paper.ATTACKS[attack], percent(fraction)), attack, fraction=fraction, baseline=0)]
+            lines += [
+                entry(plan, (paper.attack_label(attack), percent(fraction)), attack, fraction=fraction, baseline=0)
+            ]
     note = "The paper's text has lost its smaller share; both candidates stand beside the number printed for it."
     title = f"Table 4: fewer malicious users, {plan.model} on {plan.dataset}, no defense"
     return Grid("table4", title, ("attack", "malicious"), tuple(lines), notes=(note,))
@@ -129,7 +149,7 @@ def table4(plan: Plan) -> Grid:
 def table5(plan: Plan) -> Grid:
     """More malicious users."""
     lines = [
-        entry(plan, (paper.DEFENSES[defense], paper.ATTACKS[attack]), attack, defense, 0.05)
+        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense, 0.05)
         for defense in ("none", "union+multi-krum", "union+norm-bound")
         for attack in paper.TABLE_5_ATTACKS
     ]
@@ -140,9 +160,9 @@ def table5(plan: Plan) -> Grid:
 def figure2(plan: Plan) -> Grid:
     """Every defense against every attack, 1 % malicious."""
     lines = [
-        entry(plan, (paper.DEFENSES[defense], paper.ATTACKS[attack]), attack, defense)
-        for defense in paper.FIGURE_2_DEFENSES
-        for attack in paper.FIGURE_2_ATTACKS
+        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense)
+        for defense in (*paper.FIGURE_2_DEFENSES, *plan.defenses)
+        for attack in (*paper.FIGURE_2_ATTACKS, *plan.attacks)
     ]
     title = f"Figure 2: every defense against every attack, {plan.model} on {plan.dataset}, 1 % malicious users"
     return Grid("figure2", title, ("defense", "attack"), tuple(lines))
@@ -163,7 +183,7 @@ def _is_calm(line: Entry) -> bool:
 
 def figure3(plan: Plan) -> Grid:
     """ClusterAttack with adaptive and with fixed K over the initial K."""
-    lines = [entry(plan, (paper.ATTACKS["none"], ""), "none", baseline=0)]
+    lines = [entry(plan, (paper.attack_label("none"), ""), "none", baseline=0)]
     own = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)["cluster-clusters"]
     for adaptive in (True, False):
         for clusters in ADAPTIVE_CLUSTERS:
@@ -178,8 +198,9 @@ def figure3(plan: Plan) -> Grid:
 
 def figure4(plan: Plan) -> Grid:
     """UNION under ClusterAttack with and without its contrastive task, one seed; some of the last rounds recorded."""
-    first = max(1, plan.rounds - min(RECORDED, plan.rounds // 2))
-    recorded: dict[str, Scalar] = {"record-updates": f"{first}-{plan.rounds}/10"}
+    rounds = plan.rounds_of("union")
+    first = max(1, rounds - min(RECORDED, rounds // 2))
+    recorded: dict[str, Scalar] = {"record-updates": f"{first}-{rounds}/10"}
     one_seed = replace(plan, seeds=plan.seeds[:1])
     tasks = (("without the contrastive task", "off"), ("with the contrastive task", "on"))
     lines = [
@@ -200,18 +221,19 @@ def defense_tax(plan: Plan) -> Grid:
         "per-item-trimmed-mean",
         "per-item-median",
         "per-item-krum",
+        *plan.defenses,
     ]
-    lines = [entry(plan, (paper.DEFENSES[defense],), "none", defense, baseline=0) for defense in defenses]
+    lines = [entry(plan, (paper.defense_label(defense),), "none", defense, baseline=0) for defense in defenses]
     title = f"Defense tax: every defense without an attack, {plan.model} on {plan.dataset}"
     return Grid("defense-tax", title, ("defense",), tuple(lines), ("hr@5", "ndcg@5"))
 
 
 def ratios(plan: Plan) -> Grid:
     """ClusterAttack by 0.1, 0.5, 1 and 5 % of the users, without and with UNION."""
-    lines = [entry(plan, (paper.DEFENSES["none"], "0 %"), "none", baseline=0)]
+    lines = [entry(plan, (paper.defense_label("none"), "0 %"), "none", baseline=0)]
     for defense in ("none", "union+multi-krum", "union+norm-bound"):
         for fraction in RATIOS:
-            labels = (paper.DEFENSES[defense], percent(fraction))
+            labels = (paper.defense_label(defense), percent(fraction))
             lines += [entry(plan, labels, "cluster", defense, fraction, baseline=0)]
     title = f"ClusterAttack by the share of malicious users, {plan.model} on {plan.dataset}"
     return Grid("ratios", title, ("defense", "malicious"), tuple(lines))
@@ -219,18 +241,23 @@ def ratios(plan: Plan) -> Grid:
 
 def recovery(plan: Plan) -> Grid:
     """ClusterAttack that stops half-way, beside the run that nobody attacks."""
-    stop = plan.rounds // 2
-    often = max(1, plan.rounds // (2 * paper.EVALUATIONS))
-    stopping: dict[str, Scalar] = {"eval-every": often, "attack-stop": stop}
     lines: list[Entry] = []
     for defense in ("none", "norm-bound", "union+norm-bound"):
+        stop = plan.rounds_of(defense) // 2
+        often = max(1, stop // paper.EVALUATIONS)
+        stopping: dict[str, Scalar] = {"eval-every": often, "attack-stop": stop}
         at = len(lines)
         lines += [
             entry(
-                plan, (paper.DEFENSES[defense], "no attack"), "none", defense, baseline=at, more={"eval-every": often}
+                plan,
+                (paper.defense_label(defense), "no attack"),
+                "none",
+                defense,
+                baseline=at,
+                more={"eval-every": often},
             )
         ]
-        labels = (paper.DEFENSES[defense], f"ClusterAttack until round {stop}")
+        labels = (paper.defense_label(defense), f"ClusterAttack until round {stop}")
         lines += [entry(plan, labels, "cluster", defense, baseline=at, more=stopping)]
     title = f"Recovery after ClusterAttack stops, {plan.model} on {plan.dataset}"
     return Grid("recovery", title, ("defense", "attack"), tuple(lines))
@@ -251,6 +278,27 @@ GRIDS: dict[str, Callable[[Plan], Grid]] = {
     "deep-poisoning": poisoning_grid,
 }
 """The tables and figures by the command that makes them."""
+
+
+def grids_of(names: Sequence[str], plan: Plan) -> list[Grid]:
+    """The grids of these names, with a note of what is not as the paper has it.
+
+    Raises ``OptionError`` where the plan names a defense for fewer rounds that none of them has, or attacks and
+    defenses that none of them compares.
+    """
+    notes = [f"All runs with {name} = {value}." for name, value in sorted(plan.changed.items())]
+    if plan.rounds != paper.ROUNDS:
+        notes += [f"After {plan.rounds} rounds; what the paper prints is after {paper.ROUNDS}."]
+    grids = [replace(grid, notes=(*grid.notes, *notes)) for grid in (GRIDS[name](plan) for name in names)]
+    used = {kind: {str(one.options[kind]) for grid in grids for one in grid.cells} for kind in ("attack", "defense")}
+    for defense in plan.rounds_for:
+        require(defense in used["defense"], "--rounds-for", defense, "one of " + ", ".join(sorted(used["defense"])))
+    for kind, asked in (("attack", plan.attacks), ("defense", plan.defenses)):
+        for name in asked:
+            fitting = "table1, figure2, worst-case" + (", defense-tax" if kind == "defense" else "")
+            require(name in used[kind], f"--add-{kind}", name, f"a command that compares them ({fitting})")
+    return grids
+
 
 PAPERS = ("table1", "table3", "table4", "table5", "figure2", "figure3", "figure4")
 

@@ -79,7 +79,10 @@ def rank_run(run: Path) -> Ranked:
         shard, kept = load_shard(interactions, shard.users[whole]), vectors[chosen][whole]
         parts += list(_ranked(table, kept, shard))
     if not parts:
-        raise OptionError(f"{run} kept no private vectors: train with checkpoint-every above 0.")
+        raise OptionError(
+            f"{run} kept no private vectors: train on the engine ray or local, or with "
+            "state-dir, and with checkpoint-every above 0."
+        )
     everybody = load_shard(interactions, np.arange(interactions.num_users))
     popularity = np.bincount(everybody.train_items, minlength=len(table))
     rank, top, activity, target = (np.concatenate(column) for column in zip(*parts, strict=True))

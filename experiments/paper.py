@@ -36,6 +36,18 @@ DEFENSES = {
     "per-item-median": "Median per item",
     "per-item-krum": "Krum per item",
 }
+
+
+def attack_label(name: str) -> str:
+    """What the paper calls an attack; others go by their own name."""
+    return ATTACKS.get(name, name)
+
+
+def defense_label(name: str) -> str:
+    """What the paper calls a defense; others go by their own name."""
+    return DEFENSES.get(name, name)
+
+
 FIGURE_2_ATTACKS = ("none", "label-flip", "fed-attack", "gaussian", "lie", "fang", "cluster")
 FIGURE_2_DEFENSES = (
     "none",

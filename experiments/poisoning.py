@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attacks.persistence import WAITS, half_life, success_after
+from attacks.persistence import WAITS, half_life, success_after, success_at
 from experiments.cell import Cell, cell
 from experiments.completion import Completion
-from experiments.round_lines import dropped_users, evaluations, round_lines
+from experiments.round_lines import evaluations, judged, round_lines
 from experiments.sheet import Sheet
 from models import MODELS
 from protocol.options import Scalar
@@ -66,7 +66,7 @@ STEADY = 5
 """Evaluations of which "when it stops" is the mean."""
 
 SUCCEEDED = 0.1
-"""An attack with less success has nothing whose life could be measured."""
+"""An attack with less success in its last round has nothing whose life could be measured."""
 
 
 def poisoning_grid(plan: Plan) -> Grid:
@@ -78,11 +78,11 @@ def poisoning_grid(plan: Plan) -> Grid:
     for defense, (rule, rule_options) in DEFENSES.items():
         baseline = len(entries)
         for attack, (name, attack_options) in ATTACKS.items():
-            rounds = plan.rounds_for.get(rule, plan.rounds)
+            rounds = plan.rounds_of(rule)
             options: dict[str, Scalar] = {**SETTINGS.get(plan.dataset, MNIST), "clients-per-round": 10}
             options |= {"dataset": plan.dataset, "model": model, "attack": name, "defense": rule}
             options |= {"num-server-rounds": rounds, "eval-every": 1, "malicious-fraction": MALICIOUS}
-            options |= {"attack-stop": max(1, rounds // 2), **attack_options, **rule_options, **plan.extra}
+            options |= {"attack-stop": max(1, rounds // 2), **rule_options, **plan.extra, **attack_options}
             if name == "none":
                 unused = ("deep-poisoning-", "backdoor-", "alternating-", "attack-")
                 options = {key: value for key, value in options.items() if not key.startswith(unused)}
@@ -121,7 +121,7 @@ def measure(run: Path, stop: int, clean: Path | None) -> Measured:
         accuracy=_when_it_stops(lines, stop, "accuracy"),
         clean=None if clean is None else _when_it_stops(evaluations(clean), stop, "accuracy"),
         after=success_after(curve, stop),
-        life=half_life(curve, stop) if success >= SUCCEEDED else math.nan,
+        life=half_life(curve, stop) if min(success, success_at(curve, stop)) >= SUCCEEDED else math.nan,
         caught=caught,
         suspected=suspected,
     )
@@ -135,11 +135,9 @@ def success_curve(run: Path) -> dict[int, float]:
 def flagged(run: Path, stop: int) -> tuple[float | None, float | None]:
     """The share of malicious and of benign users' updates that rules dropped up to a round; ``None`` without any."""
     malicious = benign = caught = suspected = 0
-    for line in round_lines(run):
-        if line["round"] > stop or not line["rules"]:
+    for line, guilty, dropped in judged(round_lines(run)):
+        if line["round"] > stop:
             continue
-        guilty = set(line["malicious"])
-        dropped = dropped_users(line)
         malicious, benign = malicious + len(guilty), benign + len(line["users"]) - len(guilty)
         caught, suspected = caught + len(dropped & guilty), suspected + len(dropped - guilty)
     return caught / malicious if malicious else None, suspected / benign if benign else None
@@ -175,8 +173,9 @@ def poisoning_sheet(grid: Grid, completion: Completion, runs: Path, notes: Seque
             f"The attack stops after round {told}.",
             "Success (poison inputs that get the target's label) and accuracy (test images): means of the last",
             f"{STEADY} rounds before; against no attack: points less than the run of the same seed and defense.",
-            f"Half-life (of a success of {SUCCEEDED} and more), and success so many rounds later: from the curve of",
-            "every round. Dropped: share of updates, while the attack lasts.",
+            f"Half-life (where success is {SUCCEEDED} and more, in their mean and in the last one), and success so",
+            "many rounds later: from the curve of every round. Dropped: share of updates, while the attack lasts.",
+            "A network that gives every image the target's label has a success of 1 and an accuracy of a tenth.",
         ]
     )
     notices = sorted({str(found["notice"]) for found in completion.summaries.values() if found.get("notice")})

@@ -9,7 +9,7 @@ from experiments.cell import Cell
 from experiments.completion import Completion
 from experiments.grids import Grid
 from experiments.poisoning import ATTACKS, stop_of, success_curve
-from experiments.round_lines import dropped_users, round_lines
+from experiments.round_lines import judged, round_lines
 from experiments.style import COLOURS, drawing, save
 
 DETECTORS = {"accuracy check": "-", "distance range": "--"}
@@ -53,11 +53,11 @@ def poisoning_figure(grid: Grid, completion: Completion, runs: Path, folder: Pat
 def flagged_so_far(run: Path, stop: int) -> tuple[list[int], list[float]]:
     """Rounds, and the share of the malicious updates up to each that rules dropped."""
     rounds, shares, malicious, caught = list[int](), list[float](), 0, 0
-    for line in round_lines(run):
-        if line["round"] > stop or not line["malicious"]:
+    for line, guilty, dropped in judged(round_lines(run)):
+        if line["round"] > stop or not guilty:
             continue
-        malicious += len(line["malicious"])
-        caught += len(dropped_users(line) & set(line["malicious"]))
+        malicious += len(guilty)
+        caught += len(dropped & guilty)
         rounds.append(line["round"])
         shares.append(caught / malicious)
     return rounds, shares

@@ -11,9 +11,9 @@ from pathlib import Path
 from data import draws
 from data.draws import Stream
 from protocol import plugins
-from protocol.options import OptionError, Scalar
+from protocol.options import OptionError, Scalar, option_names, require, with_plugin_options
 from server.update_log import recorded_rounds
-from strategies.chain import compose
+from strategies.chain import compose, links, prefix_of
 from strategies.detection import Detection, DetectionTally
 from strategies.rule import ServerView
 
@@ -38,10 +38,18 @@ def replay(run: Path, defense: str, options: Mapping[str, Scalar] | None = None)
         used = json.loads((run / "config.json").read_text(encoding="utf-8"))["options"]
     except (OSError, ValueError, KeyError) as error:
         raise OptionError(f"{run} is not a run directory: its config.json cannot be read ({error}).") from error
-    chosen = {**used, **(options or {})}
+    given = dict(options or {})
+    # Options of a user's own rules are in the run's by name, and may be given anew.
+    own = with_plugin_options({"plugin-options": given.pop("plugin-options", "")})
+    chosen = {**used, **given, **own}
     cohort = int(chosen["clients-per-round"])
     plugins.search(str(chosen.get("plugin-dir", "")))
     rule = compose(defense, chosen, cohort, float(chosen["malicious-fraction"]))
+    known = {name for one in links(rule) for name in option_names(one.Options, prefix_of(type(one)))}
+    for name in sorted(set(own) - {"plugin-options"} - known):
+        require(
+            False, "plugin-options", name, f"an option of {defense}: " + (", ".join(sorted(known)) or "it has none")
+        )
     tally, rounds, started = DetectionTally(), 0, time.perf_counter()
     for one in recorded_rounds(run):
         generator = draws.generator(int(used["seed"]), Stream.RULE, one.server_round)

@@ -13,7 +13,7 @@ from experiments import figures, projection, verdicts
 from experiments.cell import Cell
 from experiments.completion import Completion, Place, complete, survey
 from experiments.grid_progress import clock
-from experiments.grids import GRIDS, PAPERS, Grid, Plan
+from experiments.grids import PAPERS, Grid, Plan, grids_of
 from experiments.poisoning import poisoning_sheet
 from experiments.poisoning_figure import poisoning_figure
 from experiments.sheet import Sheet
@@ -25,7 +25,7 @@ def make(names: Sequence[str], plan: Plan, place: Place, output: Path, console: 
 
     Without ``run`` only what is there is written.
     """
-    grids = [GRIDS[name](plan) for name in names]
+    grids = grids_of(names, plan)
     cells = in_order(grids)
     completion = complete(cells, place, console) if run else survey(cells, place.runs)
     for grid in grids:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ def seen_users(line: Mapping[str, Any], rule: str) -> list[int]:
 def dropped_users(line: Mapping[str, Any]) -> set[int]:
     """The users whom any rule dropped in this round."""
     return {user for found in line["rules"].values() for user in found["filtered"]}
+
+
+def judged(lines: Iterable[Line]) -> Iterator[tuple[Line, set[int], set[int]]]:
+    """The rounds in which any rule judged, each with its attackers and with the users whom a rule dropped."""
+    for line in lines:
+        if line["rules"]:
+            yield line, set(line["malicious"]), dropped_users(line)
 
 
 def _lines(path: Path) -> Iterator[Line]:

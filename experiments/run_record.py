@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.round_lines import Line, dropped_users, evaluations, round_lines, seen_users
+from experiments.round_lines import Line, evaluations, judged, round_lines, seen_users
 from protocol.options import OptionError
 
 MOST_POINTS = 400
@@ -79,12 +79,10 @@ def _detection_curves(lines: Sequence[Line]) -> dict[str, tuple[list[float], lis
         return curves
     for stretch in np.array_split(np.arange(len(lines)), min(20, len(lines))):
         caught = dropped = malicious = 0
-        for index in stretch:
-            line = lines[index]
-            filtered = dropped_users(line)
-            caught += len(filtered & set(line["malicious"]))
+        for _, guilty, filtered in judged(lines[index] for index in stretch):
+            caught += len(filtered & guilty)
             dropped += len(filtered)
-            malicious += len(line["malicious"])
+            malicious += len(guilty)
         middle = float(np.mean([lines[index]["round"] for index in stretch]))
         for name, whole in (("precision", dropped), ("recall", malicious)):
             if whole:

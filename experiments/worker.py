@@ -34,8 +34,10 @@ def main() -> int:
 
         from experiments.cell import cell, finished
         from experiments.commit import commit
+        from protocol import plugins
         from server.simulation import simulate
 
+        plugins.search(str(options.get("plugin-dir", "")))
         if finished(cell(options), runs) is not None:
             # Another grid made it meanwhile, and may be reading it.
             return 0

@@ -181,7 +181,11 @@ def train_cohort(
 
 
 def accuracy(classifier: Classifier, vector: Tensor, examples: Examples) -> float:
-    """Share of the examples that get their label; for poison inputs labelled with the target: the attack's success."""
+    """Share of the examples that get their label; for poison inputs labelled with the target: the attack's success.
+
+    A label counts where its logit is larger than every other: a network whose logits are all alike, or no numbers,
+    knows nothing.
+    """
     return assess(classifier, vector, examples)[0]
 
 
@@ -192,7 +196,14 @@ def assess(classifier: Classifier, vector: Tensor, examples: Examples) -> tuple[
     with torch.no_grad():
         for images, labels in examples.batches(EVALUATION_BATCH):
             logits = classifier.logits(tensors, images)
-            right += int((logits.argmax(1) == labels).sum())
+            right += int(_is_first(logits, labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))
     count = max(len(examples), 1)
     return right / count, min(loss / count, LARGEST_LOSS) if math.isfinite(loss) else LARGEST_LOSS
+
+
+def _is_first(logits: Tensor, labels: Tensor) -> Tensor:
+    """(b,) bool: whether the label's logit is larger than every other one of (b, c); NaN is larger than nothing."""
+    own = labels.unsqueeze(1)
+    others = logits.scatter(1, own, -math.inf).amax(1)
+    return logits.gather(1, own).squeeze(1) > others

@@ -21,6 +21,9 @@ Scalar = bool | int | float | str
 RunConfig = Mapping[str, Scalar]
 Group = TypeVar("Group")
 
+KINDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+"""What an option's value can be, in words."""
+
 PLUGIN_OPTION = re.compile(r"""([\w-]+)=('[^']*'|"[^"]*"|[^\s'"]+)(?:\s+|$)""")
 """One option and its value in ``plugin-options``."""
 
@@ -53,7 +56,15 @@ def read(group: type[Group], run_config: RunConfig, prefix: str = "") -> Group:
 @functools.cache
 def _type_hints(group: type) -> dict[str, Any]:
     # Nodes read a request's options in every round, and resolving the hints takes longer than the rest.
-    return typing.get_type_hints(group)
+    hints = typing.get_type_hints(group)
+    for field in dataclasses.fields(group):
+        kind = hints[field.name]
+        if kind not in KINDS and typing.get_origin(kind) is not typing.Literal:
+            raise OptionError(
+                f"{group.__name__}.{field.name}: an option cannot be {kind}. Expected bool, int, float, str, or a "
+                "Literal of texts."
+            )
+    return hints
 
 
 def option_name(field: str, prefix: str = "") -> str:
@@ -103,8 +114,7 @@ def _convert(name: str, value: Scalar, kind: Any) -> Scalar:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     right_type = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    require(right_type, name, value, names[kind])
+    require(right_type, name, value, KINDS[kind])
     require(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 from protocol.options import OptionError
@@ -13,8 +14,9 @@ Kind = TypeVar("Kind")
 
 def search(folder: str) -> None:
     """Let ``load_class`` find modules in a run's ``plugin-dir`` too; "" is none."""
-    if folder and folder not in sys.path:
-        sys.path.append(folder)
+    path = str(Path(folder).expanduser())
+    if folder and path not in sys.path:
+        sys.path.append(path)
 
 
 def load_class(option: str, place: str, kind: type[Kind]) -> type[Kind]:

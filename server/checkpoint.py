@@ -24,7 +24,7 @@ from protocol.options import OptionError
 from server.storage import sync_folder, write_whole
 from strategies.server_model import ServerModel
 
-FORMAT = 1
+FORMAT = 2
 
 FOLDER = "checkpoints"
 """Where a run directory has them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from attacks import attack_class
+from attacks.attack import is_attacked
 from attacks.poison_data import PoisonOptions
 from models import MODELS
 from models.classification import LocalTraining
@@ -17,10 +18,10 @@ from protocol.requests import LossOptions
 from protocol.upload_dtype import UploadDtype
 from server.trackers import TrackerName
 from server.update_log import parse_rounds
-from strategies.chain import compose, prefix_of
+from strategies.chain import compose, links, prefix_of
 from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 from strategies.names import names_of
-from strategies.rule import Rule, Wrapper
+from strategies.rule import Rule
 
 AT_LEAST_ONE = (
     "embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates", "max_examples",
@@ -99,9 +100,9 @@ class ServerOptions:
         require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")
         parse_rounds(self.record_updates)
         require("/" not in self.run_name, "run-name", self.run_name, "a name without slashes")
-        require(
-            not self.plugin_dir or Path(self.plugin_dir).is_dir(), "plugin-dir", self.plugin_dir, "a folder that exists"
-        )
+        folder = Path(self.plugin_dir).expanduser()
+        fits = not self.plugin_dir or (folder.is_absolute() and folder.is_dir())
+        require(fits, "plugin-dir", self.plugin_dir, "the absolute path of a folder that exists")
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,10 @@ class ServerConfig:
         """Whether anybody is malicious in this run."""
         return self.options.attack != "none" and self.options.malicious_fraction > 0
 
+    def is_attacked(self, server_round: int) -> bool:
+        """Whether malicious users attack in this round; outside ``attack-start`` to ``attack-stop`` they are honest."""
+        return self.attacked and is_attacked(server_round, self.options.attack_start, self.options.attack_stop)
+
     def rule(self) -> Rule:
         """The defense, as a chain of rules in their first state."""
         options = self.options
@@ -124,10 +129,7 @@ class ServerConfig:
 
     def rules(self) -> Iterator[Rule]:
         """The rules of that chain one by one, the outermost first."""
-        rule: Rule | None = self.rule()
-        while rule is not None:
-            yield rule
-            rule = rule.inner if isinstance(rule, Wrapper) else None
+        return links(self.rule())
 
     @property
     def output_dir(self) -> Path:

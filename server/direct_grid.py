@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from logging import ERROR
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.logger import log
 from flwr.serverapp import Grid
+
+STACKS = 3
+"""Errors of nodes whose stack is logged; the same error often comes again in every round."""
 
 
 class DirectGrid(Grid):
@@ -15,6 +21,7 @@ class DirectGrid(Grid):
     def __init__(self, nodes: Mapping[int, Any]) -> None:
         self._nodes = nodes
         self._run: Any = None
+        self._stacks = 0
 
     def set_run(self, run: Any) -> None:
         """Nothing depends on the run here."""
@@ -34,3 +41,10 @@ class DirectGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """All nodes."""
         return list(self._nodes)
+
+    def raised(self, message: Message, error: str, stack: str = "") -> Message:
+        """The reply of a node whose app raised ``error``; its stack goes into the log, as with Flower's own engines."""
+        if stack and self._stacks < STACKS:
+            self._stacks += 1
+            log(ERROR, "Node %d's app raised an error:\n%s", message.metadata.dst_node_id, stack.rstrip())
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, error), reply_to=message)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from logging import WARNING
+from typing import TypeVar
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
@@ -18,16 +22,27 @@ from server.interrupts import StoppedError
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
 """Seconds between two looks; each fruitless one takes a quarter longer than the last."""
 
+PATIENCE = 1.0
+"""Seconds for which a look for one reply holds up the looks for the others."""
+
 OVER = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNAVAILABLE)
 """What a SuperLink that has ended the run answers, or that cannot be reached: it is no fault of a reply."""
 
+Result = TypeVar("Result")
+Answers = list[Message] | None
+
 
 class Pending:
-    """Messages on their way; ``collect`` takes the replies that have come, and may be called at any time."""
+    """Messages on their way; ``collect`` takes the replies that have come, and may be called at any time.
+
+    A node may announce a reply and withhold what belongs to it, for which Flower waits minutes: each look has
+    a thread of its own, and one that takes long is left alone until it is done.
+    """
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._waiting: dict[str, Message] = {}
+        self._looks: dict[str, Future[Answers]] = {}
         self._pause = SHORTEST_POLL
 
     def __len__(self) -> int:
@@ -39,17 +54,30 @@ class Pending:
         if not batch:
             # To Flower an empty batch is an error.
             return
-        ids = self._grid.push_messages(batch)
+        try:
+            ids = self._grid.push_messages(batch)
+        except (RunNotRunningException, RpcError) as error:
+            _refuse_end(error)
+            raise
         self._waiting.update({message_id: sent for message_id, sent in zip(ids, batch, strict=False) if message_id})
         self._pause = SHORTEST_POLL
 
     def collect(self) -> list[Message]:
         """The replies that came since the last call."""
-        arrived = {message_id: _pull(self._grid, message_id) for message_id in sorted(self._waiting)}
+        arrived = {message_id: self._look(message_id) for message_id in sorted(self._waiting)}
         got = {message_id: answers for message_id, answers in arrived.items() if answers is not None}
         self._pause = SHORTEST_POLL if got else min(self._pause * 1.25, LONGEST_POLL)
         sent = {message_id: self._waiting.pop(message_id) for message_id in got}
         return [_by_its_node(reply, sent[message_id]) for message_id, answers in got.items() for reply in answers]
+
+    def _look(self, message_id: str) -> Answers:
+        begun = self._looks.pop(message_id, None)
+        look = begun or _in_thread(lambda: _pull(self._grid, message_id))
+        try:
+            return look.result(0 if begun else PATIENCE)
+        except TimeoutError:
+            self._looks[message_id] = look
+            return None
 
     def rest(self) -> None:
         """Sleep between two looks: not at all long while replies come in, longer while there are none."""
@@ -67,21 +95,49 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Me
     pending.send(messages)
     replies: list[Message] = []
     deadline = time.monotonic() + timeout
-    while len(pending) and time.monotonic() < deadline:
+    while len(pending):
         replies += pending.collect()
+        if time.monotonic() > deadline:
+            break
         if len(pending):
             pending.rest()
     return replies
 
 
 def _by_its_node(reply: Message, sent: Message) -> Message:
-    """What the SuperLink itself answers for a node that is gone, as the answer of that node."""
-    if reply.has_error() and reply.metadata.src_node_id != sent.metadata.dst_node_id:
+    """A reply as that of the node that was asked, whoever it says that it is from.
+
+    A reply's own sender was written by the node. The SuperLink, which gave it out as the reply to this message, knows
+    better; and what it answers itself for a node that is gone, it answers as nobody.
+    """
+    if reply.has_error():
         return Message(reply.error, reply_to=sent)
-    return reply
+    if not reply.has_content():
+        return Message(Error(ErrorCode.UNKNOWN, "a reply without content"), reply_to=sent)
+    return Message(reply.content, reply_to=sent)
 
 
-def _pull(grid: Grid, message_id: str) -> list[Message] | None:
+def _in_thread(call: Callable[[], Result]) -> Future[Result]:
+    """What ``call`` returns or raises. Its thread keeps nobody waiting, not even the end of the process."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _refuse_end(error: BaseException) -> None:
+    """Raise ``StoppedError`` where an error means that the SuperLink takes no more requests of this run."""
+    if isinstance(error, RunNotRunningException) or (isinstance(error, RpcError) and error.code() in OVER):
+        raise StoppedError("The SuperLink takes no more requests of this run.") from error
+
+
+def _pull(grid: Grid, message_id: str) -> Answers:
     """The reply to one message, ``None`` while there is none, nothing where it cannot even be unpacked.
 
     One at a time: an object that Flower cannot read raises and would take the others of its batch along.
@@ -90,8 +146,7 @@ def _pull(grid: Grid, message_id: str) -> list[Message] | None:
         answers = list(grid.pull_messages([message_id]))
     except (RunNotRunningException, RpcError) as error:
         # The former is no ``Exception``.
-        if isinstance(error, RunNotRunningException) or error.code() in OVER:
-            raise StoppedError("The SuperLink takes no more requests of this run.") from error
+        _refuse_end(error)
         log(WARNING, "A reply could not be fetched and is dropped: %s: %s", type(error).__name__, error)
         return []
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from logging import ERROR, INFO, WARNING
 
@@ -22,7 +23,7 @@ from server.catalogue import Catalogue, UnknownIdsError
 from server.direct_grid import DirectGrid
 from server.exchange import Pending
 from strategies.intake import shown
-from strategies.population import Population, PopulationError, population_of
+from strategies.population import Population, PopulationError, mark, population_of
 
 LOOK = 0.2
 """Seconds between two looks for nodes that have come."""
@@ -42,15 +43,18 @@ ANOTHER_PROGRAM = (
 class Arrivals:
     """What the nodes have said so far; ``catalogue`` looks up the ids of those with data of their own.
 
-    ``gone``: who was given up before it answered.
+    ``gone``: who was given up before it answered; ``expected``: the ``marks`` of a resumed run's population,
+    whose nodes are waited for, and no others taken.
     """
 
     catalogue: Catalogue | None = None
+    expected: Counter[int] | None = None
     answers: dict[int, Hosted] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     agreed: dict[int, Agreement] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
     _claimed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    _marks: Counter[int] = field(default_factory=Counter)
 
     @property
     def num_hosted(self) -> int:
@@ -81,6 +85,8 @@ class Arrivals:
 
     def enough(self, min_nodes: int) -> bool:
         """Whether the run can begin."""
+        if self.expected is not None:
+            return self._marks == self.expected
         if min_nodes:
             return len(self.answers) >= min_nodes
         return bool(self.answers) and self.num_hosted >= max(answer.num_users for answer in self.answers.values())
@@ -102,6 +108,7 @@ class Arrivals:
         self._check_agreed(node, hosted)
         self._check_sizes(hosted)
         self._check_claims(hosted)
+        self._check_expected(hosted)
         self.answers[node] = hosted
         self._claimed = np.concatenate([self._claimed, hosted.users.numpy()])
         return None
@@ -110,6 +117,14 @@ class Arrivals:
         agreed = self.agreed.get(node)
         if agreed is not None and not np.array_equal(agreed.users.sort().values, hosted.users):
             raise UnreadableError("it claims other users than those of its data")
+
+    def _check_expected(self, hosted: Hosted) -> None:
+        if self.expected is None or not len(hosted.users):
+            return
+        found = mark(hosted.users.numpy())
+        if self._marks[found] >= self.expected[found]:
+            raise UnreadableError("no node hosted the same users when the run began that is resumed")
+        self._marks[found] += 1
 
     def _check_sizes(self, hosted: Hosted) -> None:
         if self.catalogue is None:
@@ -132,14 +147,21 @@ class Arrivals:
             )
 
 
-def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | None = None) -> Population:
+def discover(
+    grid: Grid,
+    min_nodes: int,
+    timeout: float,
+    catalogue: Catalogue | None = None,
+    expected: Counter[int] | None = None,
+) -> Population:
     """The population that the nodes host.
 
     Waits until they host every user of the data set, or, where ``min_nodes`` is given, until so many have
-    answered; ``timeout`` in seconds. A node that cannot take part is refused with a warning that says why.
-    Raises ``PopulationError`` where too few are left.
+    answered, or, where ``expected`` has the ``marks`` of a resumed run's population, until its nodes have;
+    ``timeout`` in seconds. A node that cannot take part is refused with a warning that says why. Raises
+    ``PopulationError`` where too few are left.
     """
-    arrivals, pending, asked = Arrivals(catalogue), Pending(grid), set[int]()
+    arrivals, pending, asked = Arrivals(catalogue, expected), Pending(grid), set[int]()
     started, told, complete = time.monotonic(), 0, 0.0
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
@@ -161,8 +183,8 @@ def discover(grid: Grid, min_nodes: int, timeout: float, catalogue: Catalogue | 
         elif len(arrivals.answers) > told:
             told = len(arrivals.answers)
             log(INFO, "%d nodes with %d users have answered; waiting for more.", told, arrivals.num_hosted)
-        if waited > timeout:
-            raise PopulationError(_missing(arrivals, min_nodes, timeout))
+        if waited > timeout or (isinstance(grid, DirectGrid) and not len(pending)):
+            raise PopulationError(_missing(arrivals, min_nodes, min(waited, timeout)))
 
 
 def _listen(arrivals: Arrivals, pending: Pending, min_nodes: int) -> None:
@@ -182,6 +204,8 @@ def _refusals(refused: dict[int, str]) -> list[str]:
 
 def _missing(arrivals: Arrivals, min_nodes: int, timeout: float) -> str:
     wanted = f"{min_nodes} nodes" if min_nodes else "nodes that host every user of the data set (or set min-nodes)"
+    if arrivals.expected is not None:
+        wanted = f"the {arrivals.expected.total()} nodes that it had before it is resumed"
     text = (
         f"After {timeout:g} s {len(arrivals.answers)} nodes with {arrivals.num_hosted} users have answered; "
         f"the run needs {wanted}."

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import sys
+import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class NodeActor:
     def answer(
         self, address: tuple[int, str, str], content: dict[str, Any], near: Near | None, *stored: Any
     ) -> tuple[bool, Any]:
-        """Whether it succeeded, and the packed reply or the error's text.
+        """Whether it succeeded, and the packed reply or the error's text and stack.
 
         ``address``: node, message type and group; ``stored``: records that were put into the object store once for
         several messages; ``near``: how the server, on the same machine, hands over memory, ``None`` for another one.
@@ -98,7 +99,7 @@ class NodeActor:
             message = Message(unpacked(records, memory), node, kind, group_id=group)
             reply = self._app(message, self._contexts[node]).content
         except Exception as error:
-            return False, f"{type(error).__name__}: {error}"
+            return False, (f"{type(error).__name__}: {error}", traceback.format_exc())
         if near is None:
             return True, (packed_content(reply.items()), None)
         if self._handed is None:
@@ -213,7 +214,7 @@ class RayGrid(DirectGrid):
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
         if not succeeded and answer is not None:
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, answer), reply_to=message)
+            return self.raised(message, *answer)
         try:
             content = self._content(answer)
         except OSError as error:

@@ -28,7 +28,6 @@ PACKAGES = ("flwr", "torch", "numpy", "scipy", "scikit-learn", "ray", "grpcio")
 class Recorder:
     """Writes into one run directory; a line a round and a line an evaluation, so that a killed run has its past.
 
-    ``malicious``: the malicious users' ids in ascending order, to say of a filtered user which it was.
     ``positions``: how many bytes of each file a resumed run keeps; without, the files begin anew. Everything raises
     ``StorageError`` where the disk refuses. ``tracker`` gets the same numbers.
     """
@@ -36,13 +35,11 @@ class Recorder:
     def __init__(
         self,
         directory: Path,
-        malicious: np.ndarray,
         positions: Mapping[str, int] | None = None,
         tracker: Tracker | None = None,
     ) -> None:
         self._directory = directory
         self._tracker = tracker or Nowhere()
-        self._malicious = malicious
         with storing(directory):
             directory.mkdir(parents=True, exist_ok=True)
             self._lines = {name: _opened(directory / name, (positions or {}).get(name, 0)) for name in LINES}
@@ -53,17 +50,18 @@ class Recorder:
         machine = {"python": platform.python_version(), "platform": platform.platform()}
         self._write("config.json", {"options": options, "versions": versions, "machine": machine})
 
-    def round(self, outcome: RoundOutcome, seconds: float) -> None:
-        """One line of ``rounds.jsonl``."""
-        line = round_line(outcome, self._malicious, seconds)
+    def round(self, outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> None:
+        """One line of ``rounds.jsonl``; ``attackers``: who attacked in this round, to say of a user which it was."""
+        line = round_line(outcome, attackers, seconds)
         self._line("rounds.jsonl", line)
-        self._tracker.scalars(outcome.server_round, round_scalars(line))
+        with storing(self._directory):
+            self._tracker.scalars(outcome.server_round, round_scalars(line))
 
     def evaluation(self, line: dict[str, Any]) -> None:
         """One line of ``metrics.jsonl``; what was written so far is on disk after it."""
         self._line("metrics.jsonl", line)
-        self._tracker.scalars(line["round"], evaluation_scalars(line))
         with storing(self._directory):
+            self._tracker.scalars(line["round"], evaluation_scalars(line))
             for file in self._lines.values():
                 file.flush()
 
@@ -88,10 +86,10 @@ class Recorder:
         with storing(self._directory):
             write_whole(self._directory / "model.safetensors", content)
 
-    def close(self) -> None:
-        """Close the files."""
+    def close(self, status: str) -> None:
+        """Close the files of a run that ends with this status."""
         with storing(self._directory), ExitStack() as closing:
-            closing.callback(self._tracker.close)
+            closing.callback(self._tracker.close, status)
             for file in self._lines.values():
                 closing.callback(file.close)
 
@@ -111,10 +109,10 @@ def _opened(path: Path, size: int) -> TextIO:
     return path.open("a" if size else "w", encoding="utf-8")
 
 
-def round_line(outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> dict[str, Any]:
+def round_line(outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> dict[str, Any]:
     """What there is to say of a round.
 
-    ``users``, ``malicious``: whose updates came in, and the malicious of them; ``rules``: for each rule whom it
+    ``users``, ``malicious``: whose updates came in, and the attackers' among them; ``rules``: for each rule whom it
     filtered, the score of each user that it saw (those of ``users`` whom no earlier rule filtered), and its
     notes; ``attack``: the attacker's own numbers, as the simulated one tells them.
     """
@@ -136,7 +134,7 @@ def round_line(outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> 
         "skipped": outcome.aggregate is None,
         "loss": intake.mean_loss,
         "users": came.tolist(),
-        "malicious": came[np.isin(came, malicious)].tolist(),
+        "malicious": came[np.isin(came, attackers)].tolist(),
         "rules": rules,
         "attack": intake.attack,
         "rejected": {str(user): reason for user, reason in intake.rejected.items()},

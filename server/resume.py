@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from protocol.options import OptionError, require
@@ -23,8 +24,8 @@ LATEST = "latest"
 def directory_to_resume(config: ServerConfig) -> Path:
     """The run directory that ``resume`` names: ``latest``, a run's directory, or one of its checkpoints.
 
-    ``latest`` is the run in ``output-dir`` with the newest checkpoint, of this ``run-name`` where one is given. Raises
-    ``OptionError`` where there is none.
+    ``latest`` is the run in ``output-dir`` with the newest checkpoint, of those with this ``run-name`` where one is
+    given (a name that is there already gets a number behind it). Raises ``OptionError`` where there is none.
     """
     resume, base = config.options.resume, config.output_dir
     if resume != LATEST:
@@ -33,7 +34,8 @@ def directory_to_resume(config: ServerConfig) -> Path:
         there = path.is_file() if path.suffix == ".safetensors" else (directory / FOLDER).is_dir()
         require(there, "resume", resume, "'latest', a run's directory, or one of its checkpoints")
         return directory
-    runs = [base / config.options.run_name] if config.options.run_name else sorted(base.glob("*"))
+    named = re.compile(re.escape(config.options.run_name) + r"(-\d+)?" if config.options.run_name else ".*")
+    runs = [path for path in sorted(base.glob("*")) if named.fullmatch(path.name)]
     newest = {run: found[-1].stat().st_mtime_ns for run in runs if (found := checkpoint_files(run / FOLDER))}
     require(bool(newest), "resume", resume, f"a run with checkpoints in {base}; there is none, so start without resume")
     return max(newest, key=lambda run: newest[run])

@@ -43,8 +43,8 @@ class Tally:
     detection: DetectionTally = field(default_factory=DetectionTally)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, outcome: RoundOutcome, malicious: np.ndarray, seconds: float) -> None:
-        """Count one round."""
+    def add(self, outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> None:
+        """Count one round; ``attackers``: the users who attacked in it."""
         intake = outcome.intake
         self.rounds += 1
         self.seconds += seconds
@@ -59,7 +59,7 @@ class Tally:
             self.skipped += 1
         elif intake.updates is not None:
             examples = intake.updates.num_examples.numpy()
-            self.detection.add(outcome.aggregate.verdicts, malicious, examples)
+            self.detection.add(outcome.aggregate.verdicts, attackers, examples)
 
     def best(self, selection: str) -> dict[str, Any] | None:
         """The evaluation with the highest validation metric, the first of equal ones; ``None`` before the first."""
@@ -73,8 +73,8 @@ class Tally:
             "failed": self.failed,
             "quarantined": self.quarantined,
             "detection": {rule: asdict(found) for rule, found in self.detection.by_rule.items()},
-            "judged": _sparse(self.detection.judged),
-            "excluded": _sparse(self.detection.excluded),
+            "judged": _pairs(self.detection.judged),
+            "excluded": _pairs(self.detection.excluded),
         }
 
     @staticmethod
@@ -82,8 +82,8 @@ class Tally:
         """The inverse of ``as_state``."""
         detection = DetectionTally(
             {rule: Detection(**found) for rule, found in state["detection"].items()},
-            _dense(state["judged"]),
-            _dense(state["excluded"]),
+            Counter(dict(state["judged"])),
+            Counter(dict(state["excluded"])),
         )
         return Tally(
             **{name: state[name] for name in NUMBERS},
@@ -142,15 +142,9 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _sparse(counts: np.ndarray) -> dict[str, Any]:
-    places = counts.nonzero()[0]
-    return {"length": len(counts), "places": places.tolist(), "counts": counts[places].tolist()}
-
-
-def _dense(sparse: Mapping[str, Any]) -> np.ndarray:
-    counts = np.zeros(sparse["length"], np.int64)
-    counts[sparse["places"]] = sparse["counts"]
-    return counts
+def _pairs(counts: Counter[int]) -> list[list[int]]:
+    """As JSON keeps it, whose keys are texts."""
+    return [[number, count] for number, count in sorted(counts.items())]
 
 
 def _kind(reason: str) -> str:

@@ -24,8 +24,8 @@ class Tracker(Protocol):
     def scalars(self, server_round: int, values: Mapping[str, float]) -> None:
         """Some numbers of a round."""
 
-    def close(self) -> None:
-        """There will be no more."""
+    def close(self, status: str) -> None:
+        """There will be no more; ``status``: the run's, "completed" or "interrupted"."""
 
 
 class Nowhere:
@@ -35,7 +35,7 @@ class Nowhere:
 
     def scalars(self, server_round: int, values: Mapping[str, float]) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, status: str) -> None: ...
 
 
 class TensorBoard:
@@ -60,12 +60,15 @@ class TensorBoard:
         summary = self._summary(value=entries)
         self._writer.add_event(self._event(wall_time=time.time(), step=server_round, summary=summary))
 
-    def close(self) -> None:
+    def close(self, status: str) -> None:
         self._writer.close()
 
 
 class MLflow:
-    """A run in the SQLite store ``mlflow.db`` beside the run directories; rounds are written many at a time."""
+    """A run in the SQLite store ``mlflow.db`` beside the run directories; rounds are written many at a time.
+
+    A run that is resumed goes on in the same one, whose id is kept in its directory.
+    """
 
     BATCH = 1000
 
@@ -76,11 +79,18 @@ class MLflow:
         self._metric, self._param = Metric, Param
         self._client = MlflowClient(f"sqlite:///{directory.parent / 'mlflow.db'}")
         found = self._client.get_experiment_by_name("robust-fedrec")
-        experiment = found.experiment_id if found else self._client.create_experiment("robust-fedrec")
-        self._run = self._client.create_run(experiment, run_name=directory.name).info.run_id
+        self._experiment = found.experiment_id if found else self._client.create_experiment("robust-fedrec")
+        self._name, self._id = directory.name, directory / "mlflow-run-id"
+        self._run = ""
         self._waiting: list[Any] = []
 
     def begin(self, options: Mapping[str, Any], done: int) -> None:
+        if done and self._id.exists():
+            self._run = self._id.read_text(encoding="ascii")
+            self._client.update_run(self._run, "RUNNING")
+            return
+        self._run = self._client.create_run(self._experiment, run_name=self._name).info.run_id
+        self._id.write_text(self._run, encoding="ascii")
         params = [self._param(name, str(value)) for name, value in options.items()]
         # A store takes a hundred parameters at a time.
         for start in range(0, len(params), 100):
@@ -92,9 +102,9 @@ class MLflow:
         if len(self._waiting) >= self.BATCH - 100:
             self._write()
 
-    def close(self) -> None:
+    def close(self, status: str) -> None:
         self._write()
-        self._client.set_terminated(self._run)
+        self._client.set_terminated(self._run, "FINISHED" if status == "completed" else "KILLED")
 
     def _write(self) -> None:
         for start in range(0, len(self._waiting), self.BATCH):

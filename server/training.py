@@ -6,7 +6,8 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from logging import INFO, WARNING
 from pathlib import Path
@@ -39,6 +40,7 @@ from strategies.population import Population
 from strategies.server_model import ServerModel
 
 NO_CONFIG = ConfigRecord()
+NOBODY = np.empty(0, np.int64)
 
 FAREWELL = 20.0
 """Seconds that a deployed run gives the ServerApp of a SuperLink that has died to notice it and end."""
@@ -61,9 +63,11 @@ class Training:
         self._nodes = len(list(grid.get_node_ids())) if isinstance(grid, DirectGrid) else 0
         self._checkpoints = Checkpoints(directory, options.keep_checkpoints)
         found = resumable(self._checkpoints, config, directory, model, self._nodes) if options.resume else None
-        population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue)
+        expected = None if found is None else Counter[int](found.state["nodes_hosting"])
+        population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue, expected)
         require_cohort(options.clients_per_round, population)
         self._population = fingerprint(population)
+        self._hosting = sorted(population.marks.elements())
         self._malicious = population.malicious_users
         settings = Settings(
             # Nodes may keep state of an earlier run of the same name: the number tells the two apart.
@@ -84,12 +88,14 @@ class Training:
         self._tally = Tally()
         self._done = 0
         self._whole = True
+        self._warned: set[int] = set()
         if found is not None:
             self._go_on_from(found)
-        self._tracker = make_tracker(options.tracker, directory)
+        with storing(directory):
+            self._tracker = make_tracker(options.tracker, directory)
         positions = found.state["positions"] if found else None
-        self._recorder = Recorder(directory, self._malicious, positions, self._tracker)
-        self._update_log = UpdateLog(directory, parse_rounds(options.record_updates), self._malicious)
+        self._recorder = Recorder(directory, positions, self._tracker)
+        self._update_log = UpdateLog(directory, parse_rounds(options.record_updates))
 
     def run(self) -> dict[str, Any]:
         """All rounds; returns the summary, which is also on disk, with the last model.
@@ -145,11 +151,13 @@ class Training:
         found = self._tally.summary(self._task.selection)
         notice = {"notice": self._task.notice} if self._task.notice else {}
         summary = {"status": status, "run": self._directory.name, **notice, **found}
+        if self._tally.failures:
+            log(WARNING, "%d answers of nodes failed: see failed_nodes in rounds.jsonl.", self._tally.failures)
         # Where the disk is full, the error that says so is already on its way.
         with nullcontext() if status == "completed" else suppress(StorageError):
             self._recorder.summary(summary)
             self._recorder.model(GlobalModel(self._strategy.model.items, self._strategy.model.shared), self._item_ids)
-            self._recorder.close()
+            self._recorder.close(status)
         return summary
 
     def _checkpoint(self, server_round: int) -> None:
@@ -162,6 +170,7 @@ class Training:
             "options": effective(self._config),
             "nodes": self._nodes,
             "population": self._population,
+            "nodes_hosting": self._hosting,
             "positions": self._recorder.positions(),
             "best": self._tally.best(self._task.selection),
             "tally": self._tally.as_state(),
@@ -206,9 +215,18 @@ class Training:
         assert outcome is not None
         if outcome.aggregate is None:
             log(INFO, "Round %d is skipped: %s.", server_round, outcome.skipped)
-        self._tally.add(outcome, self._malicious, seconds)
-        self._recorder.round(outcome, seconds)
-        self._update_log.record(before, outcome)
+        self._warn(server_round, outcome.intake.failed)
+        attackers = self._malicious if self._config.is_attacked(server_round) else NOBODY
+        self._tally.add(outcome, attackers, seconds)
+        self._recorder.round(outcome, attackers, seconds)
+        self._update_log.record(before, outcome, attackers)
+
+    def _warn(self, server_round: int, failed: Mapping[int, str]) -> None:
+        """Say of each node once that it failed: a run goes on without it, and could seem to have gone well."""
+        for node, reason in failed.items():
+            if node not in self._warned:
+                log(WARNING, "Node %d failed in round %d: %s", node, server_round, reason)
+        self._warned.update(failed)
 
     def _exchange(self, messages: Iterable[Message]) -> list[Message]:
         timeout = self._config.options.round_timeout
@@ -222,6 +240,7 @@ class Training:
         messages = strategy.configure_evaluate(server_round, strategy.arrays(), NO_CONFIG, self._grid)
         replies = self._exchange(messages)
         counts = strategy.aggregate_evaluate(server_round, replies)
+        self._warn(server_round, strategy.failed_evaluation)
         outcome = strategy.outcome
         assert outcome is not None
         line = {

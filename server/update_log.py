@@ -72,13 +72,12 @@ def _range(part: str, text: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class UpdateLog:
-    """Writes the chosen rounds into ``directory``/updates; ``malicious``: the malicious users' ids, ascending."""
+    """Writes the chosen rounds into ``directory``/updates."""
 
     directory: Path
     rounds: Rounds
-    malicious: np.ndarray
 
-    def record(self, before: ServerModel, outcome: RoundOutcome) -> None:
+    def record(self, before: ServerModel, outcome: RoundOutcome, attackers: np.ndarray) -> None:
         """Write one round if it is chosen. ``before``: the model that clients got. Raises ``StorageError``."""
         updates = outcome.intake.updates
         if outcome.server_round not in self.rounds or updates is None:
@@ -99,7 +98,7 @@ class UpdateLog:
             "learning_rate": before.learning_rate,
             "weight_decay": before.weight_decay,
             "optimizer": before.optimizer,
-            "malicious": users[np.isin(users, self.malicious)].tolist(),
+            "malicious": users[np.isin(users, attackers)].tolist(),
         }
         # Tensors that share memory cannot be written as they are.
         content = safetensors.torch.save(

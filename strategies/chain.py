@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 from protocol.options import OptionError, RunConfig, Scalar, as_run_config, read
 from protocol.plugins import load_class
@@ -41,6 +42,14 @@ def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicio
         else:
             raise OptionError(f"defense = {defense!r}: {name} is neither a Wrapper nor a Combiner of strategies.rule.")
     return chain or Mean()
+
+
+def links(rule: Rule) -> Iterator[Rule]:
+    """The rules of a chain one by one, the outermost first."""
+    left: Rule | None = rule
+    while left is not None:
+        yield left
+        left = left.inner if isinstance(left, Wrapper) else None
 
 
 def find(name: str) -> type[Rule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -122,11 +123,15 @@ class ExclusionBucket:
 
 @dataclass
 class DetectionTally:
-    """Detection over a run: ``by_rule`` sums the rounds for each rule, and, where rules are chained, for the chain."""
+    """Detection over a run.
+
+    ``by_rule`` sums the rounds for each rule, and, where rules are chained, for the chain. ``judged``, ``excluded``:
+    benign updates by number of interactions, all of them and those that were dropped.
+    """
 
     by_rule: dict[str, Detection] = field(default_factory=dict)
-    judged: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    excluded: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    judged: Counter[int] = field(default_factory=Counter)
+    excluded: Counter[int] = field(default_factory=Counter)
 
     def add(self, verdicts: Sequence[Verdict], malicious: Iterable[int], num_examples: Ints) -> dict[str, Detection]:
         """Count one round and return its detections by rule.
@@ -142,35 +147,30 @@ class DetectionTally:
             self.by_rule[rule] = self.by_rule.get(rule, Detection()) + detection
         benign = ~np.isin(chain.users.cpu().numpy(), guilty)
         dropped = ~chain.kept.cpu().numpy()
-        self.judged = _add_counts(self.judged, num_examples[benign])
-        self.excluded = _add_counts(self.excluded, num_examples[benign & dropped])
+        self.judged.update(num_examples[benign].tolist())
+        self.excluded.update(num_examples[benign & dropped].tolist())
         return found
 
     def buckets(self, count: int = 5) -> list[ExclusionBucket]:
         """Wrongly excluded users by number of interactions, in up to ``count`` buckets of about equally many judged."""
-        present = self.judged.nonzero()[0]
-        if not len(present):
+        if not self.judged:
             return []
-        share = self.judged[present].cumsum() / self.judged.sum()
+        present = np.array(sorted(self.judged), dtype=np.int64)
+        judged, excluded = (
+            np.array([counts[number] for number in present.tolist()], dtype=np.int64)
+            for counts in (self.judged, self.excluded)
+        )
+        share = judged.cumsum() / judged.sum()
         # A bucket ends where the share of judged users passes a multiple of 1/count.
         bucket = np.minimum(np.ceil(share * count - 1e-9).astype(np.int64), count)
-        excluded = np.zeros(len(self.judged), dtype=np.int64)
-        excluded[: len(self.excluded)] = self.excluded
         made = []
         for number in np.unique(bucket):
-            inside = present[bucket == number]
+            inside = bucket == number
+            ends = present[inside]
             made.append(
-                ExclusionBucket(
-                    int(inside[0]), int(inside[-1]), int(self.judged[inside].sum()), int(excluded[inside].sum())
-                )
+                ExclusionBucket(int(ends[0]), int(ends[-1]), int(judged[inside].sum()), int(excluded[inside].sum()))
             )
         return made
-
-
-def _add_counts(counts: Ints, values: Ints) -> Ints:
-    added = np.bincount(values, minlength=len(counts)).astype(np.int64)
-    added[: len(counts)] += counts
-    return added
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -21,8 +21,8 @@ from strategies.side_by_side import side_by_side
 from strategies.trimmed_mean import TrimmedMeanOptions
 
 
-def item_wise(updates: Updates, num_items: int, centre: Centre) -> Gradient:
-    """Each item's centre among its t touching users times t/n; the other shared parameters' among all n.
+def item_wise(updates: Updates, num_items: int, centre: Centre, shared: Tensor) -> Gradient:
+    """Each item's centre among its t touching users times t/n, beside ``shared`` (p,), all n users' other parameters.
 
     Rows are judged as they were sent; the L2 term gets the users' mean share.
     """
@@ -32,7 +32,7 @@ def item_wise(updates: Updates, num_items: int, centre: Centre) -> Gradient:
         items[columns.items] = centre(columns.rows()) * (columns.positions.shape[1] / len(updates))
 
     side_by_side(settle, item_columns(updates))
-    return Gradient(items, shared_centre(updates.shared, centre), float(updates.l2_share.mean()))
+    return Gradient(items, shared, float(updates.l2_share.mean()))
 
 
 class PerItemTrimmedMean(Combiner):
@@ -48,7 +48,8 @@ class PerItemTrimmedMean(Combiner):
     options: TrimmedMeanOptions
 
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
-        return item_wise(updates, len(server.model.items), self._centre)
+        shared = shared_centre(updates.shared, self._centre)
+        return item_wise(updates, len(server.model.items), self._centre, shared)
 
     def _centre(self, rows: Tensor) -> Tensor:
         count = rows.shape[1]
@@ -63,11 +64,11 @@ class PerItemMedian(Combiner):
     needs = ITEM_ROWS
 
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
-        return item_wise(updates, len(server.model.items), _median)
+        return item_wise(updates, len(server.model.items), _median, shared_centre(updates.shared, _median))
 
 
 class PerItemKrum(Combiner):
-    """Krum on each item's rows: the row nearest to the others of the users who sent one.
+    """Krum on each item's rows: the row nearest to the others of the users who sent one; and on the shared parameters.
 
     Among t users f is at most (t − 3)/2. Options: ``krum-num-malicious-nodes``.
     """
@@ -79,7 +80,9 @@ class PerItemKrum(Combiner):
     options: KrumOptions
 
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
-        return item_wise(updates, len(server.model.items), self._centre)
+        # One choice for all of them: the shared parameters of one user belong together.
+        shared = self._centre(updates.shared.unsqueeze(0)).squeeze(0)
+        return item_wise(updates, len(server.model.items), self._centre, shared)
 
     def _centre(self, rows: Tensor) -> Tensor:
         return krum_rows(rows, self.options.assumed(rows.shape[1]))

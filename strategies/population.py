@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +24,11 @@ class PopulationError(ValueError):
     """The nodes do not make one population; the text says why."""
 
 
+def mark(users: Ints) -> int:
+    """What tells a node by its users (n,): their CRC."""
+    return zlib.crc32(np.sort(users).astype(np.int64).tobytes())
+
+
 @dataclass(frozen=True)
 class Population:
     """All users of a run.
@@ -39,6 +46,11 @@ class Population:
     def malicious_users(self) -> Ints:
         """The malicious users' ids, in ascending order."""
         return self.users[self.malicious]
+
+    @cached_property
+    def marks(self) -> Counter[int]:
+        """The ``mark`` of each node's users, whatever the nodes' ids are."""
+        return Counter(mark(self.users[self.nodes == node]) for node in np.unique(self.nodes))
 
     @cached_property
     def honest_nodes(self) -> NDArray[np.uint64]:

@@ -5,14 +5,20 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from flwr.common.config import parse_config_args
 
-from protocol.options import OptionError, Scalar, with_plugin_options
+from client.answers import app
+from experiments.replay import replay
+from protocol.options import OptionError, Scalar, read, with_plugin_options
 from server.config import server_config
+from server.local_grid import LocalGrid
+from server.nodes import discover
 from server.simulation import PROJECT, default_options, simulate
+from strategies.population import PopulationError
 
 PAGE = (PROJECT / "docs" / "extending.md").read_text()
 FOLDER = "/path/to/your/folder"
@@ -48,8 +54,8 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def command_options(folder: Path) -> dict[str, Scalar]:
     """The options of the page's command, as Flower reads them, with the folder that is there."""
     words = shlex.split(code_after("## Running them", "sh"))
-    assert words[:4] == ["flwr", "run", ".", "--run-config"]
-    return parse_config_args([words[4].replace(FOLDER, str(folder))])
+    assert words[:5] == ["flwr", "run", ".", "--stream", "--run-config"]
+    return parse_config_args([words[5].replace(FOLDER, str(folder))])
 
 
 def test_the_classes_of_the_page_run_by_the_command_of_the_page(plugins: Path, tmp_path: Path) -> None:
@@ -124,3 +130,31 @@ def test_the_form_of_the_text_is_that_of_a_run_config() -> None:
         "my-flag": True,
     }
     assert with_plugin_options(found) == found
+
+
+def test_a_node_without_the_attacks_file_is_refused_before_the_first_round(plugins: Path, tmp_path: Path) -> None:
+    """On a machine of its own the folder may be missing; every attacked round would fail and none be attacked."""
+    elsewhere = {**command_options(plugins), "attack": "not_there:Turned", "plugin-options": ""}
+    run_config = {**default_options(), **QUICK, **elsewhere, "malicious-fraction": 0.1}
+    with pytest.raises(PopulationError, match="attack: cannot load 'not_there:Turned'"):
+        discover(LocalGrid(app, run_config, 1, "memory", run_id=5501), 1, 5.0)
+
+
+def test_a_replay_takes_options_of_ones_own_rules(plugins: Path, tmp_path: Path) -> None:
+    options = {**command_options(plugins), **QUICK, "record-updates": "1-6", "output-dir": str(tmp_path / "runs")}
+    directory, summary = simulate(options)
+    recall = summary["detection"]["median-norm"]["recall"]
+    assert recall == replay(directory, "my_rule:MedianNorm").by_rule["median-norm"].recall == 1.0
+    looser = replay(directory, "my_rule:MedianNorm", {"plugin-options": "median-norm-factor=1e9"})
+    assert looser.by_rule["median-norm"].recall == 0.0
+    with pytest.raises(OptionError, match="'median-norm-facter': expected an option of my_rule:MedianNorm"):
+        replay(directory, "my_rule:MedianNorm", {"plugin-options": "median-norm-facter=2.0"})
+
+
+def test_an_option_is_of_a_kind_that_a_run_config_has() -> None:
+    @dataclass(frozen=True)
+    class Options:
+        limit: int | None = None
+
+    with pytest.raises(OptionError, match=r"Options.limit: an option cannot be int \| None. Expected bool, int"):
+        read(Options, {}, "mine")

@@ -45,6 +45,15 @@ def client(data: ImageSet) -> ImageClient:
     return ImageClient(classifier, vector, examples[2], poison, training, 3, 1.0, generator)
 
 
+def test_a_boost_multiplies_weights_and_leaves_batch_norms_statistics(client: ImageClient) -> None:
+    """Three of ten clients that boost a fall of the variance by ten would make it negative for everybody."""
+    resnet = replace(client, classifier=make_classifier("resnet8", (3, 32, 32), 10))
+    size, weights = resnet.classifier.size, resnet.classifier.num_weights
+    assert 0 < weights < size
+    boosted = resnet.boosted(torch.full((size,), -0.5), 10.0)
+    assert boosted.tolist() == [-5.0] * weights + [-0.5] * (size - weights)
+
+
 def test_the_trigger_is_four_pixels_of_a_copy(data: ImageSet) -> None:
     images = data.test.images
     before = images.copy()

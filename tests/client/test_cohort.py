@@ -1,12 +1,14 @@
 """What a cohort draws: only what it may, uniformly, and the same wherever its users live."""
 
+from collections import Counter, defaultdict
+
 import numpy as np
 import pytest
 import torch
 
 from client.cohort import cohort_of, contrastive_draws, training_pairs
 from data.interactions import leave_one_out
-from data.shard import shard_of
+from data.shard import Shard, shard_of
 from data.synthetic import synthetic
 from protocol.requests import LossOptions
 
@@ -87,3 +89,30 @@ def test_untouched_items_are_the_same_from_a_list_and_from_a_search(monkeypatch:
         monkeypatch.setattr("client.cohort.LISTED_FOR_A_DRAW", listed_for_a_draw)
         found.append(cohort_of(SHARD, users).untouched_items(owner, words))
     assert np.array_equal(*found)
+
+
+def test_a_positive_is_another_item_where_a_user_comes_back_to_items() -> None:
+    histories = [[5, 5, 9, 5, 2, 9], [7, 7], [1, 2, 3]]
+    shard = Shard(
+        users=np.arange(3),
+        train_splits=np.array([0, 6, 8, 11]),
+        train_items=np.concatenate(histories).astype(np.int32),
+        valid=np.full(3, -1, np.int32),
+        test=np.full(3, -1, np.int32),
+        num_items=20,
+        num_users=3,
+    )
+    seen: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
+    for server_round in range(1, 401):
+        draws = contrastive_draws(cohort_of(shard, np.arange(3)), LOSS, 0, server_round, 8)
+        # Who has a single item has no other one.
+        assert torch.bincount(draws.owner, minlength=3).tolist() == [6, 0, 3]
+        for user, (anchor, positive) in zip(draws.owner.tolist(), draws.items[:, :2].tolist(), strict=True):
+            seen[user, anchor][positive] += 1
+    # Uniform over the other items' examples: 9 stands twice beside 5, and 2 once.
+    assert set(seen[0, 5]) == {9, 2}
+    assert seen[0, 5][9] / seen[0, 5].total() == pytest.approx(2 / 3, abs=0.05)
+    assert set(seen[0, 9]) == {5, 2}
+    assert seen[0, 9][5] / seen[0, 9].total() == pytest.approx(3 / 4, abs=0.05)
+    assert seen[0, 2].keys() == {5, 9}
+    assert seen[2, 1].keys() == {2, 3}

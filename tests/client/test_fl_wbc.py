@@ -58,6 +58,18 @@ def test_only_coordinates_of_low_curvature_get_noise() -> None:
             assert not flat.all()
 
 
+def test_what_no_gradient_trains_gets_no_noise_and_decides_nothing() -> None:
+    """BatchNorm's statistics, behind the weights, move far more than these."""
+    updates = updates_of([3, 9, 20], [6, 1, 11], shared=5)
+    larger = dataclasses.replace(updates, shared=updates.shared * torch.tensor([1.0, 1.0, 1.0, 1e3, 1e3]))
+    options = FlWbcOptions(noise=0.1, threshold=0.3)
+    noisy = perturbed(larger, options, SEED, ROUND, num_weights=3)
+    assert torch.equal(noisy.shared[:, 3:], larger.shared[:, 3:])
+    weights = larger.shared[:, :3].square()
+    assert torch.equal(noisy.shared[:, :3] != larger.shared[:, :3], weights <= 0.3 * weights.mean(1, keepdim=True))
+    assert torch.equal(noisy.rows, perturbed(larger, options, SEED, ROUND).rows)
+
+
 def test_everything_else_stays() -> None:
     updates = updates_of([3, 9, 20], [6, 1, 11])
     noisy = perturbed(updates, FlWbcOptions(), SEED, ROUND)

@@ -48,12 +48,12 @@ def test_partitions_share_users_out_evenly(num_users: int, num_partitions: int) 
     assert all((np.diff(part) > 0).all() for part in parts)
 
 
-@given(POPULATIONS, FRACTIONS, SEEDS, st.integers(1, 40))
+@given(POPULATIONS, FRACTIONS, SEEDS, st.integers(1, 40), st.integers(1, 5))
 def test_every_user_lives_on_one_node_and_malicious_ones_apart(
-    num_users: int, fraction: float, seed: int, num_partitions: int
+    num_users: int, fraction: float, seed: int, num_partitions: int, wanted: int
 ) -> None:
     malicious = malicious_users(num_users, fraction, seed)
-    nodes = [hosted_users(num_users, malicious, node, num_partitions) for node in range(num_partitions)]
+    nodes = [hosted_users(num_users, malicious, node, num_partitions, wanted) for node in range(num_partitions)]
     assert sorted(np.concatenate([users for users, _ in nodes]).tolist()) == list(range(num_users))
     assert all((np.diff(users) > 0).all() for users, _ in nodes)
     if num_partitions == 1:
@@ -63,8 +63,7 @@ def test_every_user_lives_on_one_node_and_malicious_ones_apart(
         assert not len(users) or set(np.isin(users, malicious)) == {is_attacker}
     attackers = [is_attacker for _, is_attacker in nodes]
     assert attackers == sorted(attackers)
-    wanted = max(1, round(len(malicious) / num_users * num_partitions)) if len(malicious) else 0
-    assert sum(attackers) == min(wanted, num_partitions - 1)
+    assert sum(attackers) == (min(wanted, num_partitions - 1) if len(malicious) else 0)
     for kind in (False, True):
         sizes = [len(users) for users, is_attacker in nodes if is_attacker == kind]
         assert not sizes or max(sizes) - min(sizes) <= 1

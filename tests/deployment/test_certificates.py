@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import socket
 import ssl
@@ -99,9 +100,42 @@ def test_adding_a_node_or_an_address_keeps_what_is_there(tmp_path: Path) -> None
     assert len((tmp_path / "allowed-nodes").read_text().splitlines()) == 2
     main(["--directory", str(tmp_path), "--host", "192.0.2.9", "--nodes", "2", "--attackers", "0"])
     assert (tmp_path / "ca.crt").read_bytes() == before["ca.crt"]
-    certificate = x509.load_pem_x509_certificate((tmp_path / "server.pem").read_bytes())
+    assert "192.0.2.9" in server_names(tmp_path)
+    main(["--directory", str(tmp_path), "--host", "fl.example.org", "--nodes", "2", "--attackers", "0"])
+    assert {"192.0.2.9", "fl.example.org", "localhost"} <= server_names(tmp_path)
+
+
+def server_names(directory: Path) -> set[str]:
+    certificate = x509.load_pem_x509_certificate((directory / "server.pem").read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert "192.0.2.9" in [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return {str(name.value) for name in names}
+
+
+def test_without_the_cas_key_nodes_can_be_added_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_certificates(tmp_path, nodes=["benign-0"])
+    (tmp_path / "ca.key").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
+    main(["--directory", str(tmp_path), "--nodes", "2", "--attackers", "0"])
+    assert (tmp_path / "nodes" / "benign-1").exists()
+    with pytest.raises(SystemExit) as ended:
+        main(["--directory", str(tmp_path), "--host", "fl.example.org"])
+    assert ended.value.code == 1
+    assert "ca.key is not here to sign it" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+def test_a_cas_certificate_outlives_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_certificates(tmp_path, days=30)
+    ends = [
+        x509.load_pem_x509_certificate((tmp_path / name).read_bytes()).not_valid_after_utc
+        for name in ("ca.crt", "server.pem")
+    ]
+    assert ends[0] > ends[1]
+    monkeypatch.setattr("deploy.certificates._tomorrow", lambda: ends[0] + datetime.timedelta(days=1))
+    with pytest.raises(ValueError, match=r"The CA in .* has expired"):
+        make_certificates(tmp_path)
 
 
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -174,3 +174,16 @@ def test_a_message_that_is_being_answered_is_not_cut_off_by_the_end_of_the_quiet
         # Shorter than a pause between two messages: each comes about when the process ends.
         assert resident.answer(Message(RecordDict(), 1, "query", group_id="0"), context, 0.02).has_content()
         time.sleep(0.02)
+
+
+def test_another_version_of_a_plugin_or_of_own_data_gets_another_process(tmp_path: Path) -> None:
+    plugin, data = tmp_path / "my_attack.py", tmp_path / "own.inter"
+    for path in (plugin, data):
+        path.write_text("")
+    context = Context(1, 7, {"data": str(data)}, RecordDict(), {"plugin-dir": str(tmp_path)})
+    seen = [resident._address(context, PROJECT)]
+    assert resident._address(context, PROJECT) == seen[0]
+    for changed in (plugin, data):
+        os.utime(changed, ns=(0, len(seen)))
+        seen.append(resident._address(context, PROJECT))
+    assert len(set(seen)) == 3

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main, parser
+from experiments.cell import _source, finished
 from experiments.choices import place_of, plan_of
 from experiments.completion import Completion
-from experiments.grids import GRIDS, Plan
+from experiments.grids import GRIDS, Plan, grids_of
+from experiments.pool import run_cells
 from experiments.results import draw, sheet_of, write
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -105,9 +107,93 @@ def test_tables_and_figures_are_written_of_what_there_is(name, attacked_run, tmp
     assert figures == (set() if name in ("worst-case", "ratios") else {".png", ".svg"})
 
 
-def test_a_wrong_option_is_answered_with_a_sentence(tmp_path, capsys):
-    assert main(["table1", "--seeds", "0", "--runs", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.strip() == "--seeds 0: expected at least 1."
+def test_the_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*GRIDS, "all", "replay", "groups", "report", "demo"))
+    assert "0.1, 0.5, 1 and 5 % malicious users" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table1", "--seeds", "0"], "argument --seeds: 0: expected a whole number, at least 1."),
+        (["demo", "--rounds", "0"], "argument --rounds: 0: expected a whole number, at least 1."),
+        (["table1", "--model", "lenet"], "invalid choice: 'lenet' (choose from 'mf', 'sasrec')"),
+        (["deep-poisoning", "--model", "mf"], "invalid choice: 'mf'"),
+        (["table1", "--set", "cluster-adaptive=yes"], "cluster-adaptive=yes: expected true or false."),
+        (["table1", "--set", "seed=3"], "--set seed: a table sets it itself; use --seeds."),
+        (["table1", "--set", "malicious-fraction=0.05"], "--set malicious-fraction: a table sets it itself"),
+        (["figure3", "--set", "cluster-clusters=4"], "by which the lines of this table do not differ"),
+        (["figure2", "--rounds-for", "krumm=3000"], "--rounds-for = 'krumm': expected one of fl-wbc, krum, multi-krum"),
+        (["table5", "--add-attack", "cluster+cl"], "--add-attack = 'cluster+cl': expected a command that compares"),
+    ],
+)
+def test_a_wrong_option_is_answered_with_a_sentence(arguments, sentence, capsys):
+    try:
+        status = main([*arguments, *([] if arguments[0] == "demo" else ["--dry-run"])])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_options_that_change_numbers_are_told_and_not_compared_with_the_paper(tmp_path):
+    asked = parser().parse_args(["table1", "--rounds", "60", "--set", "clients-per-round=10", "--set", "tracker=none"])
+    [grid] = grids_of(["table1"], plan_of(asked))
+    assert not any(entry.printed for entry in grid.entries)
+    assert "All runs with clients-per-round = 10." in grid.notes
+    assert not any("tracker" in note for note in grid.notes)
+    assert "After 60 rounds; what the paper prints is after 6000." in grid.notes
+    [usual] = grids_of(["table1"], plan_of(parser().parse_args(["table1", "--set", "tracker=none"])))
+    assert all(entry.printed for entry in usual.entries)
+
+
+OWN_RULE = """
+from strategies.rule import Mean
+
+class Halved(Mean):
+    name = "halved"
+
+    def combine(self, updates, server):
+        return super().combine(updates.scale(updates.num_examples * 0 + {factor}), server)
+"""
+
+
+def test_classes_of_ones_own_stand_beside_the_papers(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_halved.py").write_text(OWN_RULE.format(factor=0.5))
+    arguments = ["defense-tax", *TINY, "--runs", str(tmp_path / "runs"), "--add-defense", "union+my_halved:Halved"]
+    arguments += ["--set", f"plugin-dir={tmp_path}"]
+    asked = parser().parse_args(arguments)
+    place = place_of(asked)
+    [grid] = grids_of(["defense-tax"], plan_of(asked))
+    own = grid.entries[-1]
+    assert own.labels == ("union+my_halved:Halved",)
+    problems = run_cells(list(own.cells), place.runs, 1, Silent(), place.where)
+    assert problems == {}
+    assert finished(own.cells[0], place.runs)["status"] == "completed"
+    # Another version of the class is another run.
+    (tmp_path / "my_halved.py").write_text(OWN_RULE.format(factor=0.25))
+    _source.cache_clear()
+    assert finished(own.cells[0], place.runs) is None
+
+
+class Silent:
+    """Watches a grid and says nothing."""
+
+    def began(self, cell):
+        pass
+
+    def at(self, cell, rounds, latest):
+        pass
+
+    def ended(self, cell, problem):
+        pass
 
 
 def test_options_that_change_no_numbers_reach_the_runs_and_not_their_names():

@@ -64,3 +64,11 @@ def test_fewer_rounds_for_a_slow_defense_concern_that_defense_alone():
     assert {cell.options["defense"] for cell in grid.cells if cell.rounds == 3000} == {"krum"}
     # As many evaluations, so that the last five span the same share of the run.
     assert {cell.rounds / cell.options["eval-every"] for cell in grid.cells} == {30}
+
+
+def test_what_depends_on_the_rounds_follows_those_of_the_defense():
+    [without, with_task] = GRIDS["figure4"](Plan(rounds=6000, rounds_for={"union": 3000})).cells
+    assert without.options["record-updates"] == with_task.options["record-updates"] == "2700-3000/10"
+    grid = GRIDS["recovery"](Plan(rounds=6000, rounds_for={"union+norm-bound": 2000}))
+    stops = {cell.rounds: cell.options["attack-stop"] for cell in grid.cells if "attack-stop" in cell.options}
+    assert stops == {6000: 3000, 2000: 1000}

@@ -85,6 +85,8 @@ def test_what_a_run_shows_is_read_off_its_curve(tmp_path: Path) -> None:
     assert math.isinf(measure(tmp_path / "run", 9, None).life)
     # Of a success that never was nothing can be halved.
     assert math.isnan(measure(_write(tmp_path / "weak", [(0.05, 0.9)] * 5 + [(0.01, 0.9)] * 3), 5, None).life)
+    # Nor of one that was gone before the attack was.
+    assert math.isnan(measure(_write(tmp_path / "gone", [(0.9, 0.9)] * 4 + [(1e-4, 0.9)] * 4), 5, None).life)
 
 
 def test_who_is_dropped_is_counted_while_the_attack_lasts(tmp_path: Path) -> None:

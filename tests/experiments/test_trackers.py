@@ -44,7 +44,7 @@ def test_a_resumed_run_replaces_what_was_written_past_its_checkpoint(tmp_path):
         tracker.begin({}, done)
         for server_round in range(done + 1, rounds + 1):
             tracker.scalars(server_round, {"train/loss": value})
-        tracker.close()
+        tracker.close("completed")
     events = accumulator.EventAccumulator(str(tmp_path), {"scalars": 0})
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
@@ -56,7 +56,7 @@ def test_none_writes_nothing(tmp_path):
     tracker = make_tracker("none", tmp_path)
     tracker.begin({}, 0)
     tracker.scalars(1, {"train/loss": 1.0})
-    tracker.close()
+    tracker.close("completed")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,7 +64,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="mlflow is not installed"):
         make_tracker("mlflow", tmp_path)
-    make_tracker("auto", tmp_path).close()
+    make_tracker("auto", tmp_path).close("completed")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,9 +81,14 @@ def test_mlflow_holds_every_number_in_a_local_store(tmp_path):
     tracker.begin({"seed": 3}, 0)
     for server_round in range(1, 21):
         tracker.scalars(server_round, {"train/loss": 1 / server_round, "test/hr_at_5": 0.5})
-    tracker.close()
+    tracker.close("completed")
+    resumed = make_tracker("mlflow", directory)
+    resumed.begin({"seed": 3}, 20)
+    resumed.scalars(21, {"train/loss": 1 / 21})
+    resumed.close("interrupted")
     client = tracking.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     [run] = client.search_runs([client.get_experiment_by_name("robust-fedrec").experiment_id])
     assert run.data.params["seed"] == "3"
+    assert run.info.status == "KILLED"
     history = client.get_metric_history(run.info.run_id, "train/loss")
-    assert {entry.step: entry.value for entry in history} == {number: 1 / number for number in range(1, 21)}
+    assert {entry.step: entry.value for entry in history} == {number: 1 / number for number in range(1, 22)}

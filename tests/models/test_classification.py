@@ -195,6 +195,15 @@ def test_a_diverged_models_loss_is_a_number() -> None:
     assert assess(classifier, torch.full((classifier.size,), 1e30), data.examples(data.train))[1] == LARGEST_LOSS
 
 
+@pytest.mark.parametrize("value", [1e30, 0.0])
+def test_a_network_whose_logits_are_no_numbers_or_all_alike_gets_nothing_right(value: float) -> None:
+    """Not even the first class, which ``argmax`` falls back on: poison inputs often have that label."""
+    classifier, data = make_classifier("lenet", (1, 28, 28), 10), synthetic_images(10, 1)
+    examples = data.examples(data.train)
+    first = Examples(examples.images, torch.zeros_like(examples.labels))
+    assert assess(classifier, torch.full((classifier.size,), value), first)[0] == 0
+
+
 def test_weighted_losses_are_a_sum_of_means() -> None:
     classifier, one, other = Classifier(_tiny_resnet()), _examples(4), _examples(6, seed=1)
     vector, both = initial_vector(classifier, 3), one.join(other)

@@ -200,6 +200,16 @@ def test_a_finished_run_that_is_resumed_is_finished(tmp_path: Path) -> None:
     assert results(directory) == before
 
 
+def test_the_newest_run_of_a_name_is_resumed(tmp_path: Path) -> None:
+    """A name that is there already gets a number behind it; the first of them may be complete, or have never begun."""
+    (tmp_path / "mine").mkdir()
+    options = {**OPTIONS, "output-dir": str(tmp_path), "run-name": "mine", "num-server-rounds": 2}
+    assert [simulate(options)[0].name for _ in range(2)] == ["mine-2", "mine-3"]
+    simulate({**options, "run-name": "mine-else"})
+    found, summary = simulate({**options, "num-server-rounds": 3, "resume": "latest"})
+    assert (found.name, summary["rounds"]) == ("mine-3", 3)
+
+
 @pytest.mark.parametrize("resume", ["latest", "/no/such/run"])
 def test_nothing_to_resume_is_said_so(tmp_path: Path, resume: str) -> None:
     with pytest.raises(OptionError, match="resume = "):

@@ -58,7 +58,9 @@ def at(message: Message, kind: str, *rounds: int) -> bool:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_node_that_dies_costs_its_updates_of_the_round(tmp_path: Path, when: str) -> None:
+def test_a_node_that_dies_costs_its_updates_of_the_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
     def app(message: Message, context: Context) -> Message:
         dies = context.node_id == 2 and at(message, "train", 3, 4)
         if dies and when == "before":
@@ -75,6 +77,11 @@ def test_a_node_that_dies_costs_its_updates_of_the_round(tmp_path: Path, when: s
     assert summary["status"] == "completed"
     assert summary["failures"] == {"error": 2}
     assert not summary["rejected"]
+    # Said once, with its stack, and once more at the end: a run that goes on could seem to have gone well.
+    assert caplog.text.count(f"Node 2 failed in round 3: error 2: RuntimeError: died {when} training") == 1
+    assert "Node 2 failed in round 4" not in caplog.text
+    assert f'raise RuntimeError("died {when} training")' in caplog.text
+    assert "2 answers of nodes failed" in caplog.text
 
 
 def test_a_message_that_comes_twice_is_trained_once(tmp_path: Path) -> None:

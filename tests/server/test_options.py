@@ -124,3 +124,10 @@ def test_a_run_name_cannot_lead_out_of_the_state_directory() -> None:
 def test_groups_of_options_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ServerOptions().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("slip", ["partition_id", "num-partition", "dataa"])
+def test_a_nodes_option_that_does_not_exist_is_named(slip: str) -> None:
+    """Ignored, it would make the node host everybody, or the public data instead of its own."""
+    with pytest.raises(OptionError, match=f"--node-config = '{slip}': expected one of partition-id, num-partitions"):
+        client_config(default_options(), {slip: 1})

@@ -60,8 +60,22 @@ def test_the_attack_and_the_defense_took_part(two_nodes) -> None:
     assert all(set(row["rules"]) == {"union", "norm-bound"} for row in rounds)
 
 
-def test_five_nodes_give_what_two_give(two_nodes, tmp_path) -> None:
-    assert_same(two_nodes, run(tmp_path, engine="local", **{"num-nodes": 5}))
+@pytest.mark.parametrize("nodes", [5, 60])
+def test_more_nodes_give_what_two_give(two_nodes, tmp_path, nodes) -> None:
+    """Also where malicious users would fill several: it is one attacker, with one memory and one sample."""
+    assert_same(two_nodes, run(tmp_path, engine="local", **{"num-nodes": nodes}))
+
+
+def test_malicious_users_count_as_benign_while_they_do_not_attack(two_nodes, tmp_path) -> None:
+    rounds = run(tmp_path, engine="local", **{"num-nodes": 2, "attack-start": 2, "attack-stop": 4})[2]
+    malicious = {row["round"]: row["malicious"] for row in two_nodes[2]}
+    assert any(malicious[number] for number in (2, 3, 4))
+    assert any(malicious[number] for number in (1, 5, 6))
+    assert {row["round"]: row["malicious"] for row in rounds} == malicious | {1: [], 5: [], 6: []}
+    [directory] = tmp_path.iterdir()
+    found = json.loads((directory / "summary.json").read_text())["detection"]["union"]
+    caught = sum(len(set(row["rules"]["union"]["filtered"]) & set(row["malicious"])) for row in rounds)
+    assert found["recall"] == pytest.approx(caught / sum(len(row["malicious"]) for row in rounds))
 
 
 def test_ray_actors_give_what_this_process_gives(two_nodes, tmp_path) -> None:

