@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments import paper
 from experiments.cell import WHERE
 from experiments.completion import Place
-from experiments.grids import Plan
+from experiments.grid import Plan
 from experiments.pool import default_jobs
 from models import MODELS
 from protocol import plugins

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from experiments.cell import Cell, finished, unavailable
 from experiments.estimates import expected_seconds, measured
-from experiments.grid_progress import GridProgress, clock
+from experiments.grid_progress import GridProgress
 from experiments.pool import run_cells
 from protocol.options import Scalar
+from server.progress import clock
 
 
 @dataclass(frozen=True)

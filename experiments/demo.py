@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.cell import Cell, cell
-from experiments.grid_progress import GridProgress, clock
+from experiments.grid_progress import GridProgress
 from experiments.pool import default_jobs, run_cells
+from server.progress import clock
 
 ROUNDS = 600
 MALICIOUS_FRACTION = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.cell import Cell
 from experiments.completion import Completion
-from experiments.grids import Grid
+from experiments.grid import Grid
 from experiments.round_lines import evaluations
 from experiments.style import COLOURS, HATCHES, drawing, save
 from experiments.tables import FEWER_ROUNDS, Line, lines_of

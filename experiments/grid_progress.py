@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from experiments.cell import Cell
+from server.progress import clock
 
 LOG_EVERY = 30.0
 """Seconds between two lines where there is no terminal."""
@@ -99,10 +100,3 @@ class GridProgress:
 
     def _label(self, cell: Cell) -> str:
         return self._labels.get(cell, cell.label)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from experiments import paper
-from experiments.cell import WHERE, Cell, cell
+from experiments.cell import cell
+from experiments.grid import Entry, Grid, Plan
 from experiments.poisoning import poisoning_grid
 from protocol.options import Scalar, require
 
@@ -17,60 +18,6 @@ RECORDED = 300
 """Rounds before the end from which figure 4's updates are recorded: an update of ML-1M takes 80 to 500 kilobytes."""
 
 RATIOS = (0.001, 0.005, 0.01, 0.05)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the command line asked for.
-
-    ``rounds_for``: fewer rounds for the defenses named, because they are slow; ``extra``: options for all runs;
-    ``attacks``, ``defenses``: more than the paper's, in the grids that compare them.
-    """
-
-    dataset: str = "ml-1m"
-    model: str = "mf"
-    seeds: tuple[int, ...] = (0,)
-    rounds: int = paper.ROUNDS
-    rounds_for: Mapping[str, int] = field(default_factory=dict)
-    extra: Mapping[str, Scalar] = field(default_factory=dict)
-    attacks: tuple[str, ...] = ()
-    defenses: tuple[str, ...] = ()
-
-    @property
-    def changed(self) -> dict[str, Scalar]:
-        """The extra options that change numbers."""
-        return {name: value for name, value in self.extra.items() if name not in WHERE}
-
-    def rounds_of(self, defense: str) -> int:
-        """How many rounds a run against this defense takes."""
-        return self.rounds_for.get(defense, self.rounds)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of a table: what stands in its first columns, and the runs of its seeds."""
-
-    labels: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    printed: paper.Printed | None = None
-    baseline: int | None = None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table or figure. ``heads``: what the labels are; an entry's ``baseline``: the line to compare it with."""
-
-    name: str
-    title: str
-    heads: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    metrics: tuple[str, ...] = ("hr@5",)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def cells(self) -> list[Cell]:
-        """All runs, each once."""
-        return list(dict.fromkeys(cell for entry in self.entries for cell in entry.cells))
 
 
 NOTHING: Mapping[str, Scalar] = {}
@@ -286,10 +233,13 @@ def grids_of(names: Sequence[str], plan: Plan) -> list[Grid]:
     Raises ``OptionError`` where the plan names a defense for fewer rounds that none of them has, or attacks and
     defenses that none of them compares.
     """
-    notes = [f"All runs with {name} = {value}." for name, value in sorted(plan.changed.items())]
-    if plan.rounds != paper.ROUNDS:
-        notes += [f"After {plan.rounds} rounds; what the paper prints is after {paper.ROUNDS}."]
-    grids = [replace(grid, notes=(*grid.notes, *notes)) for grid in (GRIDS[name](plan) for name in names)]
+    changed = ", ".join(f"{name} = {value}" for name, value in sorted(plan.changed.items()))
+    notes = [f"All runs with {changed}."] if changed else []
+    grids = [GRIDS[name](plan) for name in names]
+    sooner = f"After {plan.rounds} rounds; what the paper prints is after {paper.ROUNDS}."
+    for place, grid in enumerate(grids):
+        told = [sooner] if plan.rounds != paper.ROUNDS and any(entry.printed for entry in grid.entries) else []
+        grids[place] = replace(grid, notes=(*grid.notes, *told, *notes))
     used = {kind: {str(one.options[kind]) for grid in grids for one in grid.cells} for kind in ("attack", "defense")}
     for defense in plan.rounds_for:
         require(defense in used["defense"], "--rounds-for", defense, "one of " + ", ".join(sorted(used["defense"])))

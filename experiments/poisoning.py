@@ -6,18 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attacks.persistence import WAITS, half_life, success_after, success_at
 from experiments.cell import Cell, cell
 from experiments.completion import Completion
+from experiments.grid import Entry, Grid, Plan
 from experiments.round_lines import evaluations, judged, round_lines
 from experiments.sheet import Sheet
 from models import MODELS
 from protocol.options import Scalar
-
-if TYPE_CHECKING:
-    from experiments.grids import Grid, Plan
 
 ROUNDS = 100
 """The paper's; here the attack stops half-way, so that its persistence is seen too."""
@@ -71,8 +69,6 @@ SUCCEEDED = 0.1
 
 def poisoning_grid(plan: Plan) -> Grid:
     """Every attack against every defense; the attack stops half-way."""
-    from experiments.grids import Entry, Grid
-
     model = plan.model if MODELS[plan.model].task == "classification" else "lenet"
     entries = list[Entry]()
     for defense, (rule, rule_options) in DEFENSES.items():

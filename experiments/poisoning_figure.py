@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.cell import Cell
 from experiments.completion import Completion
-from experiments.grids import Grid
+from experiments.grid import Grid
 from experiments.poisoning import ATTACKS, stop_of, success_curve
 from experiments.round_lines import judged, round_lines
 from experiments.style import COLOURS, drawing, save

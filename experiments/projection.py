@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.completion import Completion
-from experiments.grids import Grid
+from experiments.grid import Grid
 from experiments.round_lines import round_lines, seen_users
 from experiments.style import BENIGN, MALICIOUS, drawing, save
 from protocol.updates import Updates, concat

@@ -12,12 +12,13 @@ from rich.console import Console
 from experiments import figures, projection, verdicts
 from experiments.cell import Cell
 from experiments.completion import Completion, Place, complete, survey
-from experiments.grid_progress import clock
-from experiments.grids import PAPERS, Grid, Plan, grids_of
+from experiments.grid import Grid, Plan
+from experiments.grids import PAPERS, grids_of
 from experiments.poisoning import poisoning_sheet
 from experiments.poisoning_figure import poisoning_figure
 from experiments.sheet import Sheet
 from experiments.tables import sheet
+from server.progress import clock
 
 
 def make(names: Sequence[str], plan: Plan, place: Place, output: Path, console: Console, run: bool = True) -> int:

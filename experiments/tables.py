@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.cell import Cell
 from experiments.completion import Completion
-from experiments.grids import Entry, Grid
+from experiments.grid import Entry, Grid
 from experiments.intervals import Interval, interval
 from experiments.sheet import Sheet
 

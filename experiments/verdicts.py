@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.cell import Cell
 from experiments.completion import Completion
-from experiments.grids import Grid
+from experiments.grid import Grid
 from experiments.intervals import interval
 from experiments.round_lines import evaluations
 from experiments.sheet import Sheet

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import safetensors.torch
 from flwr.common.logger import log
 from torch import Tensor
 
-from models.adam import Moments
 from protocol.options import OptionError
 from server.storage import sync_folder, write_whole
 from strategies.server_model import ServerModel
@@ -140,7 +139,7 @@ def round_of(path: Path) -> int:
 def as_bytes(checkpoint: Checkpoint) -> bytes:
     """The file's content."""
     model = checkpoint.model
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(model).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
     state = {**checkpoint.state, "format": FORMAT, "round": checkpoint.server_round, "steps": model.round}
     text = json.dumps(state, allow_nan=False)
     content: bytes = safetensors.torch.save(tensors, {"state": text, "sha256": _digest(text, tensors)})
@@ -167,17 +166,10 @@ def read(path: Path) -> tuple[State, dict[str, Tensor]]:
 
 
 def _model(start: ServerModel, state: State, tensors: Mapping[str, Tensor]) -> ServerModel:
-    for name, expected in _tensors(start).items():
+    for name, expected in start.tensors.items():
         if name not in tensors or tensors[name].shape != expected.shape or tensors[name].dtype != expected.dtype:
             raise CheckpointError(f"its {name} are not of the shape {tuple(expected.shape)}")
-    return replace(
-        start,
-        items=tensors["items"],
-        shared=tensors["shared"],
-        items_moments=Moments(tensors["items_first"], tensors["items_second"]),
-        shared_moments=Moments(tensors["shared_first"], tensors["shared_second"]),
-        round=int(state["steps"]),
-    )
+    return start.with_tensors(tensors, int(state["steps"]))
 
 
 def refuse_another_run(started: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -188,17 +180,6 @@ def refuse_another_run(started: Mapping[str, Any], now: Mapping[str, Any]) -> No
                 f"{name} = {now[name]!r}: the run that is resumed was started with {started[name]!r}. Give the same "
                 "value, or start a new run without resume."
             )
-
-
-def _tensors(model: ServerModel) -> dict[str, Tensor]:
-    return {
-        "items": model.items,
-        "shared": model.shared,
-        "items_first": model.items_moments.first,
-        "items_second": model.items_moments.second,
-        "shared_first": model.shared_moments.first,
-        "shared_second": model.shared_moments.second,
-    }
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -45,7 +45,7 @@ class Progress:
         self._shown = time.monotonic()
         rate = (server_round - self._first) / max(self._shown - self._started, 1e-9)
         left = (self._num_rounds - server_round) / rate if rate else float("inf")
-        text = f"{self._name}  round {server_round}/{self._num_rounds}  {rate:.1f} rounds/s  {_clock(left)} left"
+        text = f"{self._name}  round {server_round}/{self._num_rounds}  {rate:.1f} rounds/s  {clock(left)} left"
         text = f"{text}  {self._metrics}"
         if self._live:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
@@ -53,7 +53,8 @@ class Progress:
             log(INFO, text)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss, "?" for endless ones."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

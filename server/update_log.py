@@ -16,7 +16,6 @@ import safetensors
 import safetensors.torch
 import torch
 
-from models.adam import Moments
 from protocol.options import require
 from protocol.updates import Updates
 from server.storage import storing, write_whole
@@ -83,14 +82,7 @@ class UpdateLog:
         if outcome.server_round not in self.rounds or updates is None:
             return
         tensors = {f"updates.{name}": getattr(updates, name).contiguous() for name in UPDATES}
-        tensors |= {
-            "items": before.items,
-            "shared": before.shared,
-            "items.first": before.items_moments.first,
-            "items.second": before.items_moments.second,
-            "shared.first": before.shared_moments.first,
-            "shared.second": before.shared_moments.second,
-        }
+        tensors |= before.tensors
         users = updates.users.numpy()
         about = {
             "round": outcome.server_round,
@@ -121,16 +113,8 @@ def read_round(path: Path) -> RecordedRound:
     with safetensors.safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["about"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model = ServerModel(
-        items=tensors["items"],
-        shared=tensors["shared"],
-        items_moments=Moments(tensors["items.first"], tensors["items.second"]),
-        shared_moments=Moments(tensors["shared.first"], tensors["shared.second"]),
-        learning_rate=about["learning_rate"],
-        weight_decay=about["weight_decay"],
-        round=about["steps"],
-        optimizer=about["optimizer"],
-    )
+    settings = (about["learning_rate"], about["weight_decay"], about["optimizer"])
+    model = ServerModel.start(tensors["items"], tensors["shared"], *settings).with_tensors(tensors, about["steps"])
     fields = {name: tensors[f"updates.{name}"] for name in UPDATES}
     updates = Updates(**fields, l2_share=torch.ones(len(fields["users"]), dtype=fields["shared"].dtype))
     return RecordedRound(about["round"], model, updates, np.asarray(about["malicious"], np.int64))

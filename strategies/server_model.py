@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -42,6 +43,29 @@ class ServerModel:
         items_moments, shared_moments = map(Moments.zeros_like, with_moments)
         return ServerModel(
             items, shared, items_moments, shared_moments, learning_rate, weight_decay, optimizer=optimizer
+        )
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of its tensors by name, as they are kept in files."""
+        return {
+            "items": self.items,
+            "shared": self.shared,
+            "items.first": self.items_moments.first,
+            "items.second": self.items_moments.second,
+            "shared.first": self.shared_moments.first,
+            "shared.second": self.shared_moments.second,
+        }
+
+    def with_tensors(self, tensors: Mapping[str, Tensor], steps: int) -> ServerModel:
+        """The model of the same settings after ``steps`` rounds; the inverse of ``tensors``."""
+        return replace(
+            self,
+            items=tensors["items"],
+            shared=tensors["shared"],
+            items_moments=Moments(tensors["items.first"], tensors["items.second"]),
+            shared_moments=Moments(tensors["shared.first"], tensors["shared.second"]),
+            round=steps,
         )
 
     @property

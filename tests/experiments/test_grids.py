@@ -4,7 +4,8 @@ import pytest
 
 from experiments import paper
 from experiments.cell import unavailable
-from experiments.grids import GRIDS, Plan
+from experiments.grid import Plan
+from experiments.grids import GRIDS
 from experiments.results import in_order, names_of
 
 

@@ -10,7 +10,8 @@ from experiments.__main__ import parser
 from experiments.cell import unavailable
 from experiments.choices import plan_of
 from experiments.completion import Completion, survey
-from experiments.grids import GRIDS, Plan
+from experiments.grid import Plan
+from experiments.grids import GRIDS
 from experiments.poisoning import ATTACKS, DEFENSES, flagged, measure, stop_of
 from experiments.poisoning_figure import flagged_so_far
 from experiments.results import draw, sheet_of, write

@@ -10,7 +10,8 @@ from scipy import integrate
 from scipy.special import gamma
 
 from experiments.completion import Completion
-from experiments.grids import GRIDS, Plan
+from experiments.grid import Plan
+from experiments.grids import GRIDS
 from experiments.intervals import interval
 from experiments.sheet import Sheet
 from experiments.tables import lines_of, sheet
