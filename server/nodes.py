@@ -184,7 +184,7 @@ def discover(
             told = len(arrivals.answers)
             log(INFO, "%d nodes with %d users have answered; waiting for more.", told, arrivals.num_hosted)
         if waited > timeout or (isinstance(grid, DirectGrid) and not len(pending)):
-            raise PopulationError(_missing(arrivals, min_nodes, min(waited, timeout)))
+            raise PopulationError(_missing(arrivals, min_nodes, waited))
 
 
 def _listen(arrivals: Arrivals, pending: Pending, min_nodes: int) -> None:
@@ -202,12 +202,12 @@ def _refusals(refused: dict[int, str]) -> list[str]:
     return [f"node {node}: {why}" for node, why in sorted(refused.items())[:3]]
 
 
-def _missing(arrivals: Arrivals, min_nodes: int, timeout: float) -> str:
+def _missing(arrivals: Arrivals, min_nodes: int, waited: float) -> str:
     wanted = f"{min_nodes} nodes" if min_nodes else "nodes that host every user of the data set (or set min-nodes)"
     if arrivals.expected is not None:
         wanted = f"the {arrivals.expected.total()} nodes that it had before it is resumed"
     text = (
-        f"After {timeout:g} s {len(arrivals.answers)} nodes with {arrivals.num_hosted} users have answered; "
+        f"After {waited:.1f} s {len(arrivals.answers)} nodes with {arrivals.num_hosted} users have answered; "
         f"the run needs {wanted}."
     )
     if arrivals.refused:
