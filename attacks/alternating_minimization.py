@@ -80,6 +80,7 @@ class AlternatingMinimization(Attack):
     """A model attack; what it takes for the others' mean update is its own honest one."""
 
     prefix = "alternating"
+    alone = True
     Options = AlternatingOptions
 
     def poison(self, view: AttackerView) -> Updates:

@@ -24,10 +24,12 @@ class Attack(ABC):
     """The attacker of one node, shared by all the malicious users that it controls.
 
     A subclass names the prefix of its options and their dataclass, which is read from the run's
-    configuration: ``prefix = "cluster"`` and a field ``threshold`` make the option ``cluster-threshold``.
+    configuration: ``prefix = "cluster"`` and a field ``threshold`` make the option ``cluster-threshold``. ``alone``:
+    each malicious user attacks by itself, so that it does not matter how many nodes they live on.
     """
 
     prefix: ClassVar[str] = ""
+    alone: ClassVar[bool] = False
     Options: ClassVar[type] = NoOptions
 
     def __init__(self, options: Any = None) -> None:

@@ -53,6 +53,7 @@ class ImageLabelFlip(Attack):
     """A data attack: honest training in which the poison stands beside the clean images, with the target's label."""
 
     prefix = "label-flip"
+    alone = True
 
     def poison(self, view: AttackerView) -> Updates:
         """See ``label_flip``."""
@@ -63,6 +64,7 @@ class Backdoor(Attack):
     """A model attack: model replacement."""
 
     prefix = "backdoor"
+    alone = True
     Options = BackdoorOptions
 
     def poison(self, view: AttackerView) -> Updates:

@@ -196,6 +196,7 @@ class DeepPoisoning(Attack):
     """A model attack: each selected malicious client hides the poison in the redundant space of its own data."""
 
     prefix = "deep-poisoning"
+    alone = True
     Options = DeepPoisoningOptions
 
     def poison(self, view: AttackerView) -> Updates:

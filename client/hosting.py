@@ -60,7 +60,7 @@ def users_here(num_users: int, malicious: Users, config: ClientConfig, spread: b
     """The users of a population that live on this node, in ascending order.
 
     All malicious users have one attacker, whose knowledge and draws would else depend on the number of nodes; with
-    ``spread``, for attacks in which each client is on its own, they have as many nodes as their share.
+    ``spread``, for attacks that each carries out alone, they have as many nodes as their share.
     """
     node = config.node
     if not node.role:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacks import attack_class
 from attacks.image_client import ImageClient
 from attacks.poison_data import PoisonOptions, poison_for_training
 from attacks.view import Alteration
@@ -61,7 +62,8 @@ def host_images(config: ClientConfig, agreement: object) -> ImageHosting:
     data = image_set(run.dataset, config.data_dir)
     shares = allot(data.train.labels, run.num_clients, run.dirichlet_alpha, run.seed).shares
     malicious = all_malicious(run.num_clients, config)
-    users = users_here(run.num_clients, malicious, config, spread=True)
+    spread = config.attacked and attack_class(run.attack, run.model).alone
+    users = users_here(run.num_clients, malicious, config, spread)
     ids: NDArray[np.str_] = users.astype(np.str_)
     here = np.isin(users, malicious)
     return ImageHosting(users, here, ids, run.num_clients, 0, data, [shares[user] for user in users])

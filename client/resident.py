@@ -103,15 +103,28 @@ def _connect(address: Path) -> Connection | None:
 def _address(context: Context, app_dir: Path) -> Path:
     """One socket for a node of a SuperNode process, a version of the program, and what else it has read by then."""
     # The parent is Flower's SuperExec, which lives as long as its SuperNode.
-    identity = f"{context.node_id} {os.getppid()} {app_dir} {_files_read(context)}"
+    identity = f"{context.node_id} {os.getppid()} {app_dir} {_files_of_run(context)}"
     path = _private_folder() / hashlib.sha256(identity.encode()).hexdigest()[:24]
     if len(os.fsencode(path)) > LONGEST_ADDRESS:
         raise OSError(f"{path} is too long for a socket's address: set TMPDIR to a shorter one.")
     return path
 
 
-def _files_read(context: Context) -> list[str]:
-    """The user's own classes and the node's own data, as they are now: a process remembers them as they were."""
+def _files_of_run(context: Context) -> str:
+    """The user's own classes and the node's own data as they were at the run's first message.
+
+    A process remembers them as it read them: another version needs another one, but not in the middle of a run.
+    """
+    files = _files_now(context)
+    if not files:
+        return ""
+    note = _private_folder() / f"{context.run_id}-{context.node_id}.files"
+    if not note.exists():
+        note.write_text("\n".join(files))
+    return note.read_text()
+
+
+def _files_now(context: Context) -> list[str]:
     plugins, data = (
         str(config.get(name, ""))
         for config, name in ((context.run_config, "plugin-dir"), (context.node_config, "data"))

@@ -49,7 +49,7 @@ def make_certificates(directory: Path, hosts: Iterable[str] = (), nodes: Iterabl
     ca, path = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes()), directory / "server.pem"
     if ca.not_valid_after_utc < _tomorrow():
         raise ValueError(f"The CA in {directory} has expired: remove ca.crt, and give every node the new one.")
-    wanted = list(dict.fromkeys([*HOSTS, *_names(path), *hosts]))
+    wanted = list(dict.fromkeys(str(_general_name(host).value) for host in (*HOSTS, *_names(path), *hosts)))
     if not _covers(path, wanted, ca):
         _issue_server(directory, wanted, (_authority_key(directory), ca), days)
     for node in nodes:

@@ -75,7 +75,7 @@ def add_grid_options(parser: argparse.ArgumentParser, task: str = "recommendatio
 def plan_of(asked: argparse.Namespace) -> Plan:
     """What to run. Raises ``OptionError``."""
     for name, _ in asked.extra:
-        if name in SET_OTHERWISE:
+        if name in SET_OTHERWISE and (name, asked.command) != ("malicious-fraction", "deep-poisoning"):
             raise OptionError(f"--set {name}: a table sets it itself; use {SET_OTHERWISE[name]}.")
     seeds = tuple(range(asked.seeds))
     more = {"attacks": tuple(asked.add_attack), "defenses": tuple(asked.add_defense)}

@@ -85,8 +85,8 @@ def recovery_figure(grid: Grid, completion: Completion, runs: Path, folder: Path
                 rounds, values = mean_curve([cell for cell in entry.cells if cell in completion.summaries], runs)
                 label = ", ".join(entry.labels)
                 axes.plot(rounds, values, style, color=COLOURS[number // 2], label=label)
-        stop = grid.entries[1].cells[0].options["attack-stop"]
-        axes.axvline(float(stop), color=COLOURS[7], linewidth=0.8)
+        for stop in {float(entry.cells[0].options["attack-stop"]) for entry in grid.entries[1::2]}:
+            axes.axvline(stop, color=COLOURS[7], linewidth=0.8)
         axes.set_xlabel("round")
         axes.set_ylabel("HR@5")
         axes.set_title(grid.title, fontsize=8)

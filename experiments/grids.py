@@ -147,15 +147,12 @@ def figure4(plan: Plan) -> Grid:
     """UNION under ClusterAttack with and without its contrastive task, one seed; some of the last rounds recorded."""
     rounds = plan.rounds_of("union")
     first = max(1, rounds - min(RECORDED, rounds // 2))
-    recorded: dict[str, Scalar] = {"record-updates": f"{first}-{rounds}/10"}
-    one_seed = replace(plan, seeds=plan.seeds[:1])
+    recorded: dict[str, Scalar] = {"record-updates": f"{first}-{rounds}/10", **plan.extra}
+    one_seed = replace(plan, seeds=plan.seeds[:1], extra=recorded)
     tasks = (("without the contrastive task", "off"), ("with the contrastive task", "on"))
-    lines = [
-        entry(one_seed, (label,), "cluster", "union", more={"contrastive-task": task, **recorded})
-        for label, task in tasks
-    ]
+    lines = [entry(one_seed, (label,), "cluster", "union", more={"contrastive-task": task}) for label, task in tasks]
     title = f"Figure 4: received updates and their uniformities, {plan.model} on {plan.dataset}"
-    note = f"Projected: every tenth round from {first} on; densities: the last tenth of the rounds."
+    note = f"Projected: the rounds {recorded['record-updates']}; densities: the last tenth of the rounds."
     return Grid("figure4", title, ("UNION",), tuple(lines), notes=(note,))
 
 
@@ -192,20 +189,11 @@ def recovery(plan: Plan) -> Grid:
     for defense in ("none", "norm-bound", "union+norm-bound"):
         stop = plan.rounds_of(defense) // 2
         often = max(1, stop // paper.EVALUATIONS)
-        stopping: dict[str, Scalar] = {"eval-every": often, "attack-stop": stop}
+        shared = replace(plan, extra={"eval-every": often, **plan.extra})
         at = len(lines)
-        lines += [
-            entry(
-                plan,
-                (paper.defense_label(defense), "no attack"),
-                "none",
-                defense,
-                baseline=at,
-                more={"eval-every": often},
-            )
-        ]
+        lines += [entry(shared, (paper.defense_label(defense), "no attack"), "none", defense, baseline=at)]
         labels = (paper.defense_label(defense), f"ClusterAttack until round {stop}")
-        lines += [entry(plan, labels, "cluster", defense, baseline=at, more=stopping)]
+        lines += [entry(shared, labels, "cluster", defense, baseline=at, more={"attack-stop": stop})]
     title = f"Recovery after ClusterAttack stops, {plan.model} on {plan.dataset}"
     return Grid("recovery", title, ("defense", "attack"), tuple(lines))
 
@@ -241,12 +229,12 @@ def grids_of(names: Sequence[str], plan: Plan) -> list[Grid]:
         told = [sooner] if plan.rounds != paper.ROUNDS and any(entry.printed for entry in grid.entries) else []
         grids[place] = replace(grid, notes=(*grid.notes, *told, *notes))
     used = {kind: {str(one.options[kind]) for grid in grids for one in grid.cells} for kind in ("attack", "defense")}
+    fitting = {"attack": "table1, figure2, worst-case", "defense": "figure2, worst-case, defense-tax"}
     for defense in plan.rounds_for:
         require(defense in used["defense"], "--rounds-for", defense, "one of " + ", ".join(sorted(used["defense"])))
     for kind, asked in (("attack", plan.attacks), ("defense", plan.defenses)):
         for name in asked:
-            fitting = "table1, figure2, worst-case" + (", defense-tax" if kind == "defense" else "")
-            require(name in used[kind], f"--add-{kind}", name, f"a command that compares them ({fitting})")
+            require(name in used[kind], f"--add-{kind}", name, f"a command that compares them ({fitting[kind]})")
     return grids
 
 

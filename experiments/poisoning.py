@@ -84,7 +84,8 @@ def poisoning_grid(plan: Plan) -> Grid:
                 options = {key: value for key, value in options.items() if not key.startswith(unused)}
             cells = tuple(cell({**options, "seed": seed}) for seed in plan.seeds)
             entries.append(Entry((attack, defense), cells, None, baseline))
-    title = f"Poisoned image classifiers: {model} on {plan.dataset}, {100 * MALICIOUS:g} % malicious clients"
+    malicious = float(plan.extra.get("malicious-fraction", MALICIOUS))
+    title = f"Poisoned image classifiers: {model} on {plan.dataset}, {100 * malicious:g} % malicious clients"
     return Grid("deep-poisoning", title, ("attack", "defense"), tuple(entries), ("accuracy", "attack_success"))
 
 

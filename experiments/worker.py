@@ -38,6 +38,8 @@ def main() -> int:
         from server.simulation import simulate
 
         plugins.search(str(options.get("plugin-dir", "")))
+        if cell(options).name != name:
+            sys.exit("The file of a class of yours has changed since this grid began: start it again.")
         if finished(cell(options), runs) is not None:
             # Another grid made it meanwhile, and may be reading it.
             return 0

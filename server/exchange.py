@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from functools import partial
 from logging import WARNING
 from typing import TypeVar
 
@@ -22,8 +23,8 @@ from server.interrupts import StoppedError
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
 """Seconds between two looks; each fruitless one takes a quarter longer than the last."""
 
-PATIENCE = 1.0
-"""Seconds for which a look for one reply holds up the looks for the others."""
+LOOKS_AT_ONCE, PATIENCE = 32, 1.0
+"""How many replies are looked for at a time, and for how many seconds these hold up the others."""
 
 OVER = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNAVAILABLE)
 """What a SuperLink that has ended the run answers, or that cannot be reached: it is no fault of a reply."""
@@ -64,20 +65,17 @@ class Pending:
 
     def collect(self) -> list[Message]:
         """The replies that came since the last call."""
-        arrived = {message_id: self._look(message_id) for message_id in sorted(self._waiting)}
-        got = {message_id: answers for message_id, answers in arrived.items() if answers is not None}
+        waiting = sorted(self._waiting)
+        for first in range(0, len(waiting), LOOKS_AT_ONCE):
+            part = waiting[first : first + LOOKS_AT_ONCE]
+            new = {each: _in_thread(partial(_pull, self._grid, each)) for each in part if each not in self._looks}
+            self._looks |= new
+            wait(new.values(), PATIENCE)
+        done = {each: self._looks.pop(each).result() for each in waiting if self._looks[each].done()}
+        got = {each: answers for each, answers in done.items() if answers is not None}
         self._pause = SHORTEST_POLL if got else min(self._pause * 1.25, LONGEST_POLL)
-        sent = {message_id: self._waiting.pop(message_id) for message_id in got}
-        return [_by_its_node(reply, sent[message_id]) for message_id, answers in got.items() for reply in answers]
-
-    def _look(self, message_id: str) -> Answers:
-        begun = self._looks.pop(message_id, None)
-        look = begun or _in_thread(lambda: _pull(self._grid, message_id))
-        try:
-            return look.result(0 if begun else PATIENCE)
-        except TimeoutError:
-            self._looks[message_id] = look
-            return None
+        sent = {each: self._waiting.pop(each) for each in got}
+        return [_by_its_node(reply, sent[each]) for each, answers in got.items() for reply in answers]
 
     def rest(self) -> None:
         """Sleep between two looks: not at all long while replies come in, longer while there are none."""
@@ -118,7 +116,7 @@ def _by_its_node(reply: Message, sent: Message) -> Message:
 
 
 def _in_thread(call: Callable[[], Result]) -> Future[Result]:
-    """What ``call`` returns or raises. Its thread keeps nobody waiting, not even the end of the process."""
+    """What ``call`` returns or raises, in a thread that does not keep the process alive."""
     future: Future[Result] = Future()
 
     def run() -> None:

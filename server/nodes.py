@@ -178,7 +178,8 @@ def discover(
                 return population_of(arrivals.answers)
             continue
         if arrivals.refused and not arrivals.answers and not len(pending):
-            if isinstance(grid, DirectGrid) or waited > ALONE:
+            # A resumed run waits for its own nodes, whoever comes before them.
+            if isinstance(grid, DirectGrid) or (expected is None and waited > ALONE):
                 raise PopulationError("; ".join(_refusals(arrivals.refused)))
         elif len(arrivals.answers) > told:
             told = len(arrivals.answers)

@@ -103,6 +103,11 @@ def test_adding_a_node_or_an_address_keeps_what_is_there(tmp_path: Path) -> None
     assert "192.0.2.9" in server_names(tmp_path)
     main(["--directory", str(tmp_path), "--host", "fl.example.org", "--nodes", "2", "--attackers", "0"])
     assert {"192.0.2.9", "fl.example.org", "localhost"} <= server_names(tmp_path)
+    # However an address is written it is the same one.
+    main(["--directory", str(tmp_path), "--host", "2001:DB8:0::7"])
+    before = (tmp_path / "server.pem").read_bytes()
+    main(["--directory", str(tmp_path), "--host", "2001:DB8:0::7"])
+    assert (tmp_path / "server.pem").read_bytes() == before
 
 
 def server_names(directory: Path) -> set[str]:

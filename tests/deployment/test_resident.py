@@ -176,14 +176,24 @@ def test_a_message_that_is_being_answered_is_not_cut_off_by_the_end_of_the_quiet
         time.sleep(0.02)
 
 
-def test_another_version_of_a_plugin_or_of_own_data_gets_another_process(tmp_path: Path) -> None:
+def test_a_run_with_another_version_of_a_plugin_or_of_own_data_gets_another_process(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = tmp_path_factory.mktemp("s")
+    monkeypatch.setattr(resident.tempfile, "gettempdir", lambda: str(sockets))
     plugin, data = tmp_path / "my_attack.py", tmp_path / "own.inter"
     for path in (plugin, data):
         path.write_text("")
-    context = Context(1, 7, {"data": str(data)}, RecordDict(), {"plugin-dir": str(tmp_path)})
-    seen = [resident._address(context, PROJECT)]
-    assert resident._address(context, PROJECT) == seen[0]
-    for changed in (plugin, data):
-        os.utime(changed, ns=(0, len(seen)))
-        seen.append(resident._address(context, PROJECT))
+
+    def address(run: int) -> Path:
+        context = Context(run, 7, {"data": str(data)}, RecordDict(), {"plugin-dir": str(tmp_path)})
+        return resident._address(context, PROJECT)
+
+    seen = [address(1)]
+    assert address(2) == seen[0]
+    for run, changed in ((3, plugin), (4, data)):
+        os.utime(changed, ns=(0, run))
+        # A run goes on with what it began with.
+        assert address(1) == seen[0]
+        seen.append(address(run))
     assert len(set(seen)) == 3

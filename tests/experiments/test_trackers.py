@@ -83,12 +83,14 @@ def test_mlflow_holds_every_number_in_a_local_store(tmp_path):
         tracker.scalars(server_round, {"train/loss": 1 / server_round, "test/hr_at_5": 0.5})
     tracker.close("completed")
     resumed = make_tracker("mlflow", directory)
-    resumed.begin({"seed": 3}, 20)
-    resumed.scalars(21, {"train/loss": 1 / 21})
+    resumed.begin({"seed": 3}, 10)
+    for server_round in range(11, 22):
+        resumed.scalars(server_round, {"train/loss": 1 / server_round})
     resumed.close("interrupted")
     client = tracking.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     [run] = client.search_runs([client.get_experiment_by_name("robust-fedrec").experiment_id])
     assert run.data.params["seed"] == "3"
     assert run.info.status == "KILLED"
     history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert len(history) == 21
     assert {entry.step: entry.value for entry in history} == {number: 1 / number for number in range(1, 22)}

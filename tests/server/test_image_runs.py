@@ -133,6 +133,13 @@ def test_five_nodes_give_what_two_give(two_nodes: Path, tmp_path: Path) -> None:
     assert_same(two_nodes, run(tmp_path, {**ATTACKED, "num-nodes": 5})[0])
 
 
+def test_an_attacker_who_looks_at_all_of_its_clients_does_so_on_any_number_of_nodes(tmp_path: Path) -> None:
+    """Twelve nodes would give a quarter of the clients three; LIE takes the mean of them all."""
+    options = {**ATTACKED, "attack": "lie", "lie-z": 1.0, "num-server-rounds": 2}
+    few, many = (run(tmp_path / str(nodes), {**options, "num-nodes": nodes})[0] for nodes in (2, 12))
+    assert_same(few, many)
+
+
 def test_ray_actors_give_what_this_process_gives(two_nodes: Path, tmp_path: Path) -> None:
     assert_same(two_nodes, run(tmp_path, {**ATTACKED, "engine": "ray", "num-nodes": 3})[0])
 

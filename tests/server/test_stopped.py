@@ -95,6 +95,7 @@ class FlowersGrid(Grid):
         self.liars: dict[int, int] = {}
         self.withholding: set[int] = set()
         self.over = threading.Event()
+        self._one_at_a_time = threading.Lock()
         self._inner = inner
         self._dead = dead
         self._broken = broken
@@ -130,7 +131,8 @@ class FlowersGrid(Grid):
         if node in self.withholding:
             self.over.wait()
         if not self._dead.get(node):
-            [reply] = self._inner.send_and_receive([sent])
+            with self._one_at_a_time:
+                [reply] = self._inner.send_and_receive([sent])
             reply.metadata.__dict__["_src_node_id"] = self.liars.get(node, node)
             return [reply]
         self._dead[node] -= 1
@@ -151,10 +153,14 @@ def test_a_node_that_was_given_up_before_it_answered_is_asked_again() -> None:
     assert len(population.users) == 1000
 
 
-def test_a_run_that_is_resumed_waits_for_its_own_nodes_and_takes_no_others() -> None:
+def test_a_run_that_is_resumed_waits_for_its_own_nodes_and_takes_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     found = discover(nodes(88), 0, 60.0).marks
     late = FlowersGrid(nodes(89), {2: 2})
     assert set(discover(late, 1, 60.0, expected=found).nodes.tolist()) == {1, 2}
+    monkeypatch.setattr("server.nodes.ALONE", 0.0)
+    before_it = FlowersGrid(LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 3, "memory", 91), {})
+    with pytest.raises(PopulationError, match="the run needs the 2 nodes that it had before"):
+        discover(before_it, 1, 1.0, expected=found)
     one_more = LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 3, "memory", 90)
     with pytest.raises(PopulationError, match="no node hosted the same users when the run began"):
         discover(one_more, 1, 60.0, expected=found)
@@ -183,9 +189,11 @@ def test_a_node_cannot_answer_as_another_one() -> None:
 def test_a_node_that_withholds_what_it_announced_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.exchange.PATIENCE", 0.05)
     grid = FlowersGrid(nodes(86), {})
+    # From here on both answer at once, where they do.
+    assert len(exchange(grid, queries(1, 2), 60.0)) == 2
     # It comes first, and Flower waits minutes for it.
     grid.withholding = {1}
-    replies = exchange(grid, queries(1, 2), 0.5)
+    replies = exchange(grid, queries(1, 2), 5.0)
     assert [reply.metadata.src_node_id for reply in replies] == [2]
     pending = Pending(grid)
     pending.send(queries(1))
