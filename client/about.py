@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,10 +48,8 @@ def kept_states(folder: Path) -> list[Path]:
 
 
 def states_of(run: str, states: Sequence[Path]) -> list[Path]:
-    """Those of the run whose directory has this name."""
-    # A number tells a run from an earlier one of the same name.
-    own = re.compile(re.escape(run) + "-[0-9a-f]{8}")
-    return [path for path in states if any(own.fullmatch(part) for part in path.parts)]
+    """Those of the run of this name, as ``model.safetensors`` has it."""
+    return [path for path in states if run in path.parts]
 
 
 def about(config: ClientConfig, num_users: int, request: TrainRequest | EvaluateRequest) -> About:
@@ -75,9 +72,14 @@ def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:
     else:
         np.save(directory / USERS, hosted.users, allow_pickle=False)
         np.save(directory / USER_IDS, hosted.ids, allow_pickle=False)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(note)))
-    partial.replace(path)
+    _write(path, note)
+
+
+def rewind_about(directory: Path, server_round: int) -> None:
+    """Be no further than at the end of this round, to which the state has gone back."""
+    path = directory / NOTE
+    if path.exists() and (kept := read_about(directory)).server_round > server_round:
+        _write(path, replace(kept, server_round=server_round))
 
 
 def read_about(directory: Path) -> About:
@@ -89,3 +91,9 @@ def kept_users(directory: Path) -> HostedUsers:
     """The users of the node as ``keep_about`` noted them."""
     users, ids = (np.load(directory / name, allow_pickle=False) for name in (USERS, USER_IDS))
     return HostedUsers(users, ids)
+
+
+def _write(path: Path, note: About) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(note)))
+    partial.replace(path)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from client.config import ClientConfig
 from client.own_data import own_interactions, own_shard
-from data import load
+from data import load, version_of
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
 from data.shard import Shard, load_shard
@@ -71,13 +71,13 @@ def users_here(num_users: int, malicious: Users, config: ClientConfig, spread: b
 
 
 @lru_cache(maxsize=2)
-def _interactions(dataset: str, data_dir: str | None) -> Interactions:
+def _interactions(dataset: str, data_dir: str | None, version: tuple[int, int]) -> Interactions:
     return load(dataset, data_dir)
 
 
 def _partition(config: ClientConfig) -> tuple[Shard, NDArray[np.bool_], NDArray[np.str_]]:
     """The node's part of the run's data set, which of its users (n,) are malicious, and their original ids (n,)."""
-    interactions = _interactions(config.run.dataset, config.data_dir)
+    interactions = _interactions(config.run.dataset, config.data_dir, version_of(config.run.dataset))
     malicious = all_malicious(interactions.num_users, config)
     users = users_here(interactions.num_users, malicious, config)
     return load_shard(interactions, users), np.isin(users, malicious), interactions.user_ids[users]

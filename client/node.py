@@ -13,13 +13,13 @@ from attacks.attack import Attack
 from attacks.mod import Attacker
 from attacks.view import Alteration, HonestTraining
 from client import learner_class
-from client.about import HostedUsers, about, keep_about
+from client.about import HostedUsers, about, keep_about, rewind_about
 from client.attack_log import AttackLog
 from client.config import ClientConfig, client_config
 from client.fl_wbc import WhiteBloodCells
 from client.hosting import Hosting
 from client.learner import Learner
-from client.own_data import keep_agreement, kept_agreement, own_ids
+from client.own_data import Agreed, ids_digest, keep_agreement, kept_agreement, own_ids
 from client.private_vectors import PrivateVectors, stored_dim
 from client.timeline import Timeline
 from protocol.fingerprint import code_fingerprint
@@ -89,12 +89,10 @@ class Node:
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        if run not in self._noted or isinstance(request, EvaluateRequest):
-            keep_about(directory, about(self._config, self.hosting.num_users, request), self._users)
-            self._noted.add(run)
         timeline, dim = Timeline(directory), stored_dim(directory)
         back_to = timeline.back_to(request.resumed_at)
         if back_to is not None:
+            rewind_about(directory, back_to)
             self._forget(run, back_to)
             if dim is None:
                 with timeline.writing():
@@ -102,6 +100,9 @@ class Node:
             else:
                 self._vectors(run, dim).go_back(back_to, len(request.resumed_at))
             self._forget(run, back_to)
+        if run not in self._noted or isinstance(request, EvaluateRequest):
+            keep_about(directory, about(self._config, self.hosting.num_users, request), self._users)
+            self._noted.add(run)
         if dim is None:
             if isinstance(request, TrainRequest) and self._last_attacked(run) >= request.server_round:
                 self._forget(run, request.server_round - 1)
@@ -164,7 +165,7 @@ class Node:
 
 
 _nodes: dict[tuple[int, int], Node] = {}
-_agreements: dict[tuple[int, int], Agreement] = {}
+_agreements: dict[tuple[int, int], Agreed] = {}
 
 
 def node_of(context: Context) -> Node:
@@ -178,7 +179,9 @@ def node_of(context: Context) -> Node:
         agreement = None
         if config.node.data:
             path = config.agreement_path(context.run_id)
-            agreement = _agreements[key] if path is None else kept_agreement(path)
+            agreed = _agreements[key] if path is None else kept_agreement(path)
+            agreed.require_same(config)
+            agreement = agreed.agreement
         _nodes[key] = Node(config, agreement)
     return _nodes[key]
 
@@ -192,10 +195,11 @@ def introduce(content: RecordDict, context: Context) -> RecordDict:
             return own_content(own_ids(config))
         key, path = (context.run_id, context.node_id), config.agreement_path(context.run_id)
         _nodes.pop(key, None)
+        agreed = Agreed(agreement, ids_digest(config))
         if path is None:
-            _agreements[key] = agreement
+            _agreements[key] = agreed
         else:
-            keep_agreement(agreement, path)
+            keep_agreement(agreed, path)
     return hosted_content(node_of(context).hosted())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 
 from client.config import ClientConfig
-from data import load
+from data import load, version_of
 from data.interactions import Interactions, ragged_positions, split_last_two, splits_of
 from data.shard import Shard
 from protocol.options import OptionError
@@ -25,11 +27,18 @@ def own_ids(config: ClientConfig) -> OwnIds:
 
 def own_interactions(config: ClientConfig) -> Interactions:
     """What is in the node's file."""
-    return _read(str(Path(config.node.data).expanduser().absolute()), config.data_dir)
+    path = str(Path(config.node.data).expanduser().absolute())
+    return _read(path, config.data_dir, version_of(path))
+
+
+def ids_digest(config: ClientConfig) -> str:
+    """What tells another list of users or items in the node's file from this one, though it may be as long."""
+    own = own_ids(config)
+    return hashlib.sha256(json.dumps([own.users, own.items]).encode()).hexdigest()
 
 
 @lru_cache(maxsize=2)
-def _read(path: str, data_dir: str | None) -> Interactions:
+def _read(path: str, data_dir: str | None, version: tuple[int, int]) -> Interactions:
     try:
         return load(path, data_dir)
     except OptionError as error:
@@ -39,14 +48,9 @@ def _read(path: str, data_dir: str | None) -> Interactions:
 def own_shard(interactions: Interactions, agreement: Agreement) -> Shard:
     """The users of the node's file under the indexes that they and their items have in the run.
 
-    Raises ``OptionError`` where the file holds others than those that were agreed on.
+    The file must hold those that were agreed on (see ``ids_digest``).
     """
     users, item_indexes = agreement.users.numpy(), agreement.items.numpy()
-    if len(users) != interactions.num_users or len(item_indexes) != interactions.num_items:
-        raise OptionError(
-            f"{interactions.name} has changed since the run began: it holds {interactions.num_users} users and "
-            f"{interactions.num_items} items, agreed were {len(users)} and {len(item_indexes)}."
-        )
     order = np.argsort(users)
     starts, counts = interactions.splits[order], np.diff(interactions.splits)[order]
     items = item_indexes[interactions.items[ragged_positions(starts, counts)]].astype(np.int32)
@@ -62,9 +66,24 @@ def own_shard(interactions: Interactions, agreement: Agreement) -> Shard:
     )
 
 
-def keep_agreement(agreement: Agreement, path: Path) -> None:
+@dataclass(frozen=True)
+class Agreed:
+    """What was agreed in a run, on which ids (see ``ids_digest``)."""
+
+    agreement: Agreement
+    digest: str
+
+    def require_same(self, config: ClientConfig) -> None:
+        """Raise ``OptionError`` where the node's file has other users or items by now."""
+        if ids_digest(config) != self.digest:
+            raise OptionError(f"data = {config.node.data!r}: its users or items have changed since the run began.")
+
+
+def keep_agreement(agreed: Agreed, path: Path) -> None:
     """On disk, because the next message of the run may meet another process."""
+    agreement = agreed.agreement
     content = {
+        "ids": agreed.digest,
         "users": agreement.users.tolist(),
         "items": agreement.items.tolist(),
         "num-users": agreement.num_users,
@@ -76,14 +95,15 @@ def keep_agreement(agreement: Agreement, path: Path) -> None:
     partial.replace(path)
 
 
-def kept_agreement(path: Path) -> Agreement:
+def kept_agreement(path: Path) -> Agreed:
     """The inverse of ``keep_agreement``. Raises ``OptionError`` where nothing was agreed in this run."""
 
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        digest = content["ids"]
+    except (OSError, ValueError, KeyError) as error:
         raise OptionError(
             f"{path} does not say which indexes this node's users have: the node must keep its state-dir during a run."
         ) from error
     users, items = (torch.tensor(content[name], dtype=torch.int64) for name in ("users", "items"))
-    return Agreement(users, items, content["num-users"], content["num-items"])
+    return Agreed(Agreement(users, items, content["num-users"], content["num-items"]), digest)

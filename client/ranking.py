@@ -68,6 +68,7 @@ def held_out_ranks(
     # Blocks of one size, the last one padded: a product's rounding may depend on its shape.
     block = max(16, min(1024, BLOCK_SCORES // num_items))
     masked, offsets = _masked_items(cohort, targets, also_masked, num_items)
+    masked = masked.to(table.device)
     goal = torch.from_numpy(targets).to(table.device)
     ranks = torch.empty(len(vectors), dtype=torch.int64, device=table.device)
     padded = vectors.new_zeros(block, vectors.shape[1])

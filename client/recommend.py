@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +35,14 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class ItemTable:
-    """A trained model as a node downloads it: ``rows`` (num_items, d), and each row's original item id."""
+    """A trained model as a node downloads it.
+
+    ``rows`` (num_items, d), each row's original item id, and the name under which nodes keep state of its ``run``.
+    """
 
     rows: Tensor
     item_ids: tuple[str, ...]
+    run: str
 
 
 def recommend(state_dir: Path, model: Path, user: str, top: int = 10, data_dir: str = "") -> list[Recommendation]:
@@ -51,7 +54,7 @@ def recommend(state_dir: Path, model: Path, user: str, top: int = 10, data_dir: 
     """
     require(top >= 1, "top", top, "at least 1")
     table = read_model(model)
-    for directory in _states(state_dir, model):
+    for directory in _states(state_dir, table.run):
         about, hosted = read_about(directory), kept_users(directory)
         if about.model != "mf":
             raise OptionError(f"A node can recommend by itself with the model 'mf' alone, not with {about.model!r}.")
@@ -73,22 +76,18 @@ def read_model(path: Path) -> ItemTable:
     ids = json.loads(metadata.get("item_ids", "[]"))
     if len(ids) != len(rows):
         raise OptionError(f"model = {str(path)!r}: it names {len(ids)} items and has {len(rows)}.")
-    return ItemTable(rows, tuple(ids))
+    return ItemTable(rows, tuple(ids), metadata.get("run", ""))
 
 
-def _states(state_dir: Path, model: Path) -> Iterable[Path]:
-    """The folders in which nodes kept state, those of the model's run alone where there are any."""
+def _states(state_dir: Path, run: str) -> list[Path]:
+    """The folders in which nodes kept state of a run."""
     found = kept_states(state_dir)
     if not found:
         raise OptionError(f"state-dir = {str(state_dir)!r}: no node has kept private vectors there.")
-    run = model.absolute().parent.name
-    of_run = states_of(run, found)
-    if not of_run and len({path.parent for path in found}) > 1:
-        raise OptionError(
-            f"state-dir = {str(state_dir)!r}: it holds state of several runs and none of {run!r}; "
-            "name the folder of the run."
-        )
-    return of_run or found
+    # Named from the root: the folder may be the run's own.
+    of_run = states_of(run, [path.absolute() for path in found])
+    require(bool(of_run), "state-dir", str(state_dir), f"state of the model's run, {run!r}")
+    return of_run
 
 
 def _vector(directory: Path, about: About, place: int, dim: int) -> Tensor:

@@ -130,8 +130,8 @@ def _files_now(context: Context) -> list[str]:
         for config, name in ((context.run_config, "plugin-dir"), (context.node_config, "data"))
     )
     files = sorted(Path(plugins).expanduser().glob("*.py")) if plugins else []
-    files += [Path(data).expanduser()] if data else []
-    return [f"{path} {path.stat().st_mtime_ns}" for path in files if path.exists()]
+    files += [Path(path).expanduser() for path in (data, str(context.run_config.get("dataset", ""))) if path]
+    return [f"{path} {path.stat().st_mtime_ns}" for path in files if path.is_file()]
 
 
 def _private_folder() -> Path:

@@ -55,12 +55,18 @@ class UndoLog:
         """Write a record before its step. Raises ``OSError``, and leaves the log as it was, where it cannot."""
         segments, own = self._segments, self._folder / f"{record.server_round:012d}.log"
         # A round may step its users in several parts: they stay together in the segment that bears its number.
-        if not segments or (segments[-1].stat().st_size >= SEGMENT_BYTES and segments[-1] != own):
+        begun = not segments or (segments[-1].stat().st_size >= SEGMENT_BYTES and segments[-1] != own)
+        if begun:
             segments.append(own)
         body = HEAD.pack(0, record.server_round, len(record.places))[4:] + b"".join(
             [record.places.tobytes(), record.last.tobytes(), record.values.tobytes()]
         )
-        _append(segments[-1], zlib.crc32(body).to_bytes(4, "little") + body)
+        try:
+            _append(segments[-1], zlib.crc32(body).to_bytes(4, "little") + body)
+        except OSError:
+            if begun:
+                segments.pop().unlink(missing_ok=True)
+            raise
 
     def finish(self) -> None:
         """Mark the last record's step as done."""
@@ -95,11 +101,12 @@ class UndoLog:
         while self._segments:
             segment = self._segments[-1]
             entries = list(self._read(segment, last=True))
-            kept = [start for record, start, _ in entries if record.server_round > server_round]
-            if not kept:
+            later = [start for record, start, _ in entries if record.server_round > server_round]
+            # One without records is what a crash in its first write has left.
+            if entries and not later:
                 return
-            if kept[0] > 0:
-                os.truncate(segment, kept[0])
+            if later and later[0] > 0:
+                os.truncate(segment, later[0])
                 return
             segment.unlink()
             self._segments.pop()

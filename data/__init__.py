@@ -10,7 +10,7 @@ from data.cache import cached
 from data.interactions import Interactions
 from protocol.options import OptionError
 
-__all__ = ["DATASETS", "FORMATS", "default_data_dir", "load"]
+__all__ = ["DATASETS", "FORMATS", "default_data_dir", "load", "version_of"]
 
 
 # Each loader is imported where it is used: who trains on one data set does not pay for the others.
@@ -91,6 +91,15 @@ def load(name_or_path: str, data_dir: str | Path | None = None) -> Interactions:
         f"dataset = {name_or_path!r}: expected one of {', '.join(map(repr, DATASETS))}, "
         f"or the path of a file that ends in {', '.join(FORMATS)}."
     )
+
+
+def version_of(name_or_path: str) -> tuple[int, int]:
+    """When a data set's file was changed, in nanoseconds, and its size; zeros for a name."""
+    path = Path(name_or_path).expanduser()
+    if name_or_path in DATASETS or not path.is_file():
+        return 0, 0
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def default_data_dir() -> Path:

@@ -65,12 +65,15 @@ def make_node_key(directory: Path, name: str) -> Path:
     """A node's key pair, if it has none yet; the private key's path."""
     if Path(name).name != name or name in ("", ".", ".."):
         raise ValueError(f"{name!r} cannot name a node's key: expected a file name.")
-    path = directory / name
+    path, public = directory / name, directory / f"{name}.pub"
     if not path.exists():
         key = ec.generate_private_key(ec.SECP384R1())
         _write_private(path, _private_pem(key, serialization.PrivateFormat.OpenSSH))
-        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        path.with_name(f"{name}.pub").write_bytes(public + f" {name}\n".encode())
+        public.unlink(missing_ok=True)
+    if not public.exists():
+        own = serialization.load_ssh_private_key(path.read_bytes(), None).public_key()
+        text = own.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        public.write_bytes(text + f" {name}\n".encode())
     return path
 
 
@@ -132,12 +135,15 @@ def _names(path: Path) -> list[str]:
 
 
 def _covers(path: Path, hosts: list[str], ca: x509.Certificate) -> bool:
-    """Whether the certificate is the CA's, has a day left, and is good for all hosts."""
+    """Whether the certificate is the CA's and its key's, has a day left, and is good for all hosts."""
     if not path.exists():
         return False
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
     try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
         certificate.verify_directly_issued_by(ca)
+        key = serialization.load_pem_private_key(path.with_name("server.key").read_bytes(), None)
+        if key.public_key() != certificate.public_key():
+            return False
     except Exception:
         return False
     return certificate.not_valid_after_utc > _tomorrow() and set(hosts) <= set(_names(path))
@@ -178,10 +184,12 @@ def _private_pem(key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFor
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Never readable by others, not even for a moment."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    """Never readable by others, not even for a moment, and there as a whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
+    partial.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> None:

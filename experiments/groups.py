@@ -68,10 +68,11 @@ def rank_run(run: Path) -> Ranked:
         raise OptionError(f"{run} trained {options['model']}: only MF's users keep a vector that can be ranked with.")
     interactions = load(options["dataset"], options["data-dir"] or None)
     unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], options["seed"])
-    table = read_model(run / "model.safetensors").rows
+    model = read_model(run / "model.safetensors")
+    table = model.rows
     parts = list[tuple[Ints, Ints, Ints, Ints]]()
     elsewhere = options["state-dir"]
-    states = states_of(run.resolve().name, kept_states(Path(elsewhere))) if elsewhere else kept_states(run / "nodes")
+    states = states_of(model.run, kept_states(Path(elsewhere) if elsewhere else run / "nodes"))
     for users, vectors in _private(states, summary["rounds"]):
         chosen = ~np.isin(users, unseen)
         shard = load_shard(interactions, users[chosen])

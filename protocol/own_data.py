@@ -21,6 +21,9 @@ from protocol.requests import Agreement, OwnIds
 OWN, AGREED, SIZES = "own", "agreed", "agreed-sizes"
 """Names of the records."""
 
+READ_OF_ANY = 1 << 16
+"""Bytes."""
+
 
 def own_content(own: OwnIds) -> RecordDict:
     """A node's answer to a population query that came without an agreement."""
@@ -28,12 +31,24 @@ def own_content(own: OwnIds) -> RecordDict:
     return RecordDict({OWN: ArrayRecord({name: to_array(_letters(ids)) for name, ids in texts.items()})})
 
 
-def read_own(content: RecordDict) -> OwnIds | None:
-    """The inverse of ``own_content``, ``None`` for another kind of answer. Raises ``UnreadableError``."""
-    record = content.get(OWN)
-    if not isinstance(record, ArrayRecord):
-        return None
-    return OwnIds(_ids(record, "users"), _ids(record, "items"))
+def has_own(content: RecordDict) -> bool:
+    """Whether this is such an answer."""
+    return isinstance(content.get(OWN), ArrayRecord)
+
+
+def read_own(content: RecordDict, most_users: int, most_items: int) -> OwnIds:
+    """The inverse of ``own_content``. Raises ``UnreadableError``, also for more bytes than these of either list."""
+    record = content[OWN]
+    assert isinstance(record, ArrayRecord)
+    return OwnIds(_ids(record, "users", most_users), _ids(record, "items", most_items))
+
+
+def bytes_of_ids(count: int, longest: int) -> int:
+    """The most bytes that a list of so many ids of so many letters may take, each letter written as an escape.
+
+    A little more is read of any list, to name ids that are unknown.
+    """
+    return count * (6 * longest + 4) + READ_OF_ANY
 
 
 def agreed_content(agreement: Agreement) -> RecordDict:
@@ -56,10 +71,13 @@ def _letters(ids: tuple[str, ...]) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(ids).encode()), dtype=torch.uint8)
 
 
-def _ids(record: ArrayRecord, name: str) -> tuple[str, ...]:
+def _ids(record: ArrayRecord, name: str, most: int) -> tuple[str, ...]:
     if name not in record:
         raise UnreadableError(f"no array {name!r}")
     letters = to_tensor(record[name], np.uint8, 1)
+    # Read as JSON they take up to seventy times as much.
+    if len(letters) > most:
+        raise UnreadableError(f"its list of {name} has {len(letters)} bytes, all of the run's have at most {most}")
     try:
         ids = json.loads(letters.numpy().tobytes())
     except (ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protocol.own_data import bytes_of_ids
 from protocol.requests import Agreement, OwnIds
 
 NAMED, LONGEST_NAME = 5, 30
@@ -27,6 +28,12 @@ class Catalogue:
     user_ids: NDArray[np.str_]
     item_ids: NDArray[np.str_]
 
+    @property
+    def most_bytes(self) -> tuple[int, int]:
+        """Of the lists of users and of items that a node may send."""
+        users, items = (bytes_of_ids(len(ids), _longest(ids)) for ids in (self.user_ids, self.item_ids))
+        return users, items
+
     def agree(self, own: OwnIds) -> Agreement:
         """The indexes of a node's ids. Raises ``UnknownIdsError``."""
         users = _indexes(own.users, self.user_ids, "users")
@@ -35,15 +42,18 @@ class Catalogue:
 
 
 def _indexes(ids: Sequence[str], known: NDArray[np.str_], kind: str) -> Tensor:
-    # An array of strings has room for the longest of them in every place.
-    longest = known.dtype.itemsize // np.dtype("U1").itemsize if len(known) else 0
-    _refuse([name for name in ids if len(name) > longest], kind)
+    _refuse([name for name in ids if len(name) > _longest(known)], kind)
     wanted = np.array(ids, np.str_)
     order = np.argsort(known, kind="stable")
     places = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
     indexes = order[places]
     _refuse(wanted[known[indexes] != wanted].tolist(), kind)
     return torch.from_numpy(indexes)
+
+
+def _longest(known: NDArray[np.str_]) -> int:
+    """Letters: an array of strings has room for the longest of them in every place."""
+    return known.dtype.itemsize // np.dtype("U1").itemsize if len(known) else 0
 
 
 def _refuse(unknown: Sequence[str], kind: str) -> None:

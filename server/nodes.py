@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from protocol.admission import UnreadableError
 from protocol.fingerprint import code_fingerprint
 from protocol.messages import read_hosted
-from protocol.own_data import agreed_content, read_own
+from protocol.own_data import agreed_content, has_own, read_own
 from protocol.requests import Agreement, Hosted
 from server.catalogue import Catalogue, UnknownIdsError
 from server.direct_grid import DirectGrid
@@ -96,11 +96,10 @@ class Arrivals:
             if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                 self.gone.add(node)
             raise UnreadableError(reply.error.reason or f"error {reply.error.code}")
-        own = read_own(reply.content)
-        if own is not None:
+        if has_own(reply.content):
             if self.catalogue is None or node in self.agreed:
                 raise UnreadableError("it has data of its own, which is not expected of it here")
-            self.agreed[node] = self.catalogue.agree(own)
+            self.agreed[node] = self.catalogue.agree(read_own(reply.content, *self.catalogue.most_bytes))
             return Message(agreed_content(self.agreed[node]), node, "query", group_id="0")
         hosted = read_hosted(reply.content)
         if hosted.code != code_fingerprint():

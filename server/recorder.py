@@ -79,10 +79,13 @@ class Recorder:
         """``summary.json``, whole or not at all."""
         self._write("summary.json", summary)
 
-    def model(self, model: GlobalModel, item_ids: list[str]) -> None:
-        """``model.safetensors``: ``items``, ``shared``, and the item ids as JSON in its metadata."""
+    def model(self, model: GlobalModel, item_ids: list[str], run: str) -> None:
+        """``model.safetensors``: ``items``, ``shared``; in its metadata the item ids as JSON, and the ``run``'s name.
+
+        That is the one under which nodes keep what is private to them.
+        """
         tensors = {"items": model.items.contiguous(), "shared": model.shared.contiguous()}
-        content = safetensors.torch.save(tensors, {"item_ids": json.dumps(item_ids)})
+        content = safetensors.torch.save(tensors, {"item_ids": json.dumps(item_ids), "run": run})
         with storing(self._directory):
             write_whole(self._directory / "model.safetensors", content)
 

@@ -61,9 +61,15 @@ class Tally:
             examples = intake.updates.num_examples.numpy()
             self.detection.add(outcome.aggregate.verdicts, attackers, examples)
 
+    @property
+    def whole(self) -> list[dict[str, Any]]:
+        """The evaluations that count: those of as many users as any; without a node other users' metrics would."""
+        most = max((line["users"] or 0 for line in self.evaluations), default=0)
+        return [line for line in self.evaluations if (line["users"] or 0) == most]
+
     def best(self, selection: str) -> dict[str, Any] | None:
         """The evaluation with the highest validation metric, the first of equal ones; ``None`` before the first."""
-        return max(self.evaluations, key=lambda line: line["valid"][selection], default=None)
+        return max(self.whole, key=lambda line: line["valid"][selection], default=None)
 
     def as_state(self) -> dict[str, Any]:
         """Everything but the evaluations, for a checkpoint."""
@@ -102,7 +108,9 @@ class Tally:
             "best_round": best["round"] if best else None,
             "valid": best["valid"] if best else None,
             "test": best["test"] if best else None,
-            "test_last_five": last_five(self.evaluations),
+            "test_last_five": last_five(self.whole),
+            "evaluated_users": best["users"] if best else None,
+            "partial_evaluations": len(self.evaluations) - len(self.whole),
             "detection": {
                 rule: {name: finite(value) for name, value in found.measures().items()}
                 for rule, found in self.detection.by_rule.items()

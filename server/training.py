@@ -156,7 +156,8 @@ class Training:
         # Where the disk is full, the error that says so is already on its way.
         with nullcontext() if status == "completed" else suppress(StorageError):
             self._recorder.summary(summary)
-            self._recorder.model(GlobalModel(self._strategy.model.items, self._strategy.model.shared), self._item_ids)
+            model = GlobalModel(self._strategy.model.items, self._strategy.model.shared)
+            self._recorder.model(model, self._item_ids, self._strategy.settings.run)
             self._recorder.close(status)
         return summary
 
@@ -247,6 +248,7 @@ class Training:
             "round": server_round,
             **self._task.metrics(counts, GlobalModel(strategy.model.items, strategy.model.shared)),
             "loss": outcome.intake.mean_loss,
+            "users": int(np.sum(counts["test"])) if "test" in counts else None,
             "failed_nodes": {str(node): reason for node, reason in strategy.failed_evaluation.items()},
             "seconds": round(time.monotonic() - self._started, 3),
             "evaluation_seconds": round(time.perf_counter() - began, 3),

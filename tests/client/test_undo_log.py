@@ -292,3 +292,47 @@ def test_a_round_stepped_in_parts_is_taken_back_whole(tmp_path: Path, monkeypatc
     monkeypatch.undo()
     opened(tmp_path / "b")
     assert content(tmp_path / "b") == expected[1]
+
+
+@pytest.mark.parametrize("written", [0, 3])
+def test_a_crash_in_the_first_write_of_a_segment_leaves_nothing_that_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    monkeypatch.setattr(undo_log, "SEGMENT_BYTES", 1)
+    expected = untouched(tmp_path / "a", range(1, 7))
+    vectors = opened(tmp_path / "b")
+    for server_round in range(1, 6):
+        train(vectors, server_round)
+
+    def cut_short(path: Path, record: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(record[:written])
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(undo_log, "_append", cut_short)
+        with pytest.raises(Died):
+            train(vectors, 6)
+    opened(tmp_path / "b").go_back(3, 1)
+    assert content(tmp_path / "b") == expected[3]
+    again = opened(tmp_path / "b")
+    for server_round in range(4, 7):
+        train(again, server_round)
+    assert content(tmp_path / "b") == expected[6]
+
+
+def test_a_segment_that_cannot_be_begun_is_not_missed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo_log, "SEGMENT_BYTES", 1)
+    expected = untouched(tmp_path / "a", range(1, 3))
+    vectors = opened(tmp_path / "b")
+    train(vectors, 1)
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(undo_log, "_append", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            train(vectors, 2)
+    train(vectors, 2)
+    assert content(tmp_path / "b") == expected[2]

@@ -146,3 +146,17 @@ def test_a_cas_certificate_outlives_the_servers(tmp_path: Path, monkeypatch: pyt
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="file name"):
         make_certificates(tmp_path, nodes=["../benign"])
+
+
+def test_what_was_interrupted_is_mended_when_it_is_run_again(tmp_path: Path) -> None:
+    make_certificates(tmp_path, nodes=["benign-0"])
+    public = tmp_path / "nodes" / "benign-0.pub"
+    before = public.read_text()
+    # The private key was written and its public one was not; the server's new key, and not its certificate.
+    public.unlink()
+    make_certificates(tmp_path / "another")
+    shutil.copy(tmp_path / "another" / "server.key", tmp_path / "server.key")
+    make_certificates(tmp_path, nodes=["benign-0"])
+    assert public.read_text() == before
+    assert (tmp_path / "allowed-nodes").read_text() == before
+    shake_hands(tmp_path, tmp_path / "ca.crt", "localhost")

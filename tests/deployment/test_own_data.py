@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 
+import client.node
 from client import answers
 from client.recommend import recommend
 from data import load
@@ -110,8 +112,6 @@ def test_own_files_train_the_same_model_as_partitions(
 def test_a_restarted_node_remembers_what_was_agreed(
     trained: tuple[Path, list[dict[str, Scalar]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import client.node
-
     _, configs = trained
     run_config = {**default_options(), **OPTIONS}
     monkeypatch.setattr(client.node, "_nodes", {})
@@ -197,3 +197,21 @@ def test_a_node_says_whom_it_does_not_host(trained: tuple[Path, list[dict[str, S
         recommend(tmp_path, model, "nobody")
     with pytest.raises(OptionError, match="cannot be read"):
         recommend(Path(str(configs[0]["state-dir"])), tmp_path / "model.safetensors", "nobody")
+
+
+def test_a_file_with_other_ids_of_the_same_number_is_noticed(
+    tmp_path: Path, interactions: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agreed indexes would then stand for other users and items."""
+    run_config = {**default_options(), "dataset": "synthetic"}
+    path = write_inter(tmp_path / "own.inter", interactions, np.arange(5))
+    config = {"data": str(path), "state-dir": str(tmp_path / "state"), "data-dir": str(tmp_path)}
+    grid = grid_of([config], run_config, 61)
+    discover(grid, 1, 60.0, Catalogue(interactions.user_ids, interactions.item_ids))
+    write_inter(path, interactions, np.array([0, 1, 2, 3, 5]))
+    os.utime(path, ns=(0, 0))
+    context = Context(61, 1, dict(config), RecordDict(), run_config)
+    # As in another process.
+    monkeypatch.setattr(client.node, "_nodes", {})
+    with pytest.raises(OptionError, match="its users or items have changed since the run began"):
+        client.node.node_of(context)

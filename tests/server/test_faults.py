@@ -129,6 +129,25 @@ def test_a_node_that_keeps_failing_is_not_asked_any_more(tmp_path: Path) -> None
     assert summary["quarantined"] == {"3": 2}
 
 
+def test_an_evaluation_without_all_nodes_is_not_taken_for_the_best(tmp_path: Path) -> None:
+    """Other users' metrics are no metrics of the model."""
+
+    def app(message: Message, context: Context) -> Message:
+        if context.node_id == 2 and at(message, "evaluate", 4, 8):
+            raise RuntimeError("no")
+        return client.app.app(message, context)
+
+    directory, _, summary = trained(tmp_path, app, **{"num-server-rounds": 10, "eval-every": 2})
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    users = {line["round"]: line["users"] for line in lines}
+    assert users[2] == users[6] == users[10] == summary["evaluated_users"]
+    assert 0 < users[4] == users[8] < users[2]
+    assert summary["partial_evaluations"] == 2
+    assert summary["best_round"] in (2, 6, 10)
+    mean = sum(line["test"]["hr@5"] for line in lines if line["round"] in (2, 6, 10)) / 3
+    assert summary["test_last_five"]["hr@5"] == pytest.approx(mean)
+
+
 def test_an_evaluation_goes_on_without_a_node_that_fails(tmp_path: Path) -> None:
     def app(message: Message, context: Context) -> Message:
         if context.node_id == 1 and message.metadata.message_type == "evaluate":

@@ -24,11 +24,16 @@ def said(own: OwnIds) -> Message:
     ("catalogue", "own", "expected"),
     [
         (Catalogue(ids("0", "1"), ids()), OwnIds(("0",), ("x",)), "items that the run's data set does not have: 'x'"),
-        # As an array of equally long strings these would take 20 terabytes.
+        # As an array of equally long strings, or as objects, these would take far more than what was sent.
         (
             Catalogue(ids("0", "1"), ids("a", "b")),
             OwnIds(("y" * 5_000_000, *map(str, range(1_000_000))), ("a",)),
-            "users that the run's data set does not have: 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy', '10', '11'",
+            "its list of users has 14888894 bytes, all of the run's have at most 65556",
+        ),
+        (
+            Catalogue(ids("0", "100000"), ids("a", "b")),
+            OwnIds(("y" * 40, "1"), ("a",)),
+            "users that the run's data set does not have: 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy'",
         ),
     ],
 )
@@ -40,7 +45,7 @@ def test_ids_that_no_run_knows_are_refused_in_a_sentence(catalogue: Catalogue, o
 
 
 def test_an_answer_that_breaks_its_reader_refuses_its_node_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(content: RecordDict) -> None:
+    def broken(content: RecordDict, *most: int) -> None:
         raise RecursionError("too deep")
 
     monkeypatch.setattr("server.nodes.read_own", broken)

@@ -8,6 +8,7 @@ from attacks import ATTACKS_ON, attack_class
 from attacks.poison_data import PoisonOptions
 from client.about import kept_states, states_of
 from client.config import ClientOptions, client_config
+from client.recommend import read_model
 from models import MODELS
 from models.classification import LocalTraining
 from protocol.options import OptionError, as_run_config
@@ -110,7 +111,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path) -> None:
 def test_nodes_keep_their_state_where_the_run_says(tmp_path) -> None:
     options = {"engine": "local", "num-nodes": 2, "num-server-rounds": 2, "eval-every": 1, "clients-per-round": 5}
     directory, _ = simulate({**options, "output-dir": str(tmp_path / "runs"), "state-dir": str(tmp_path / "kept")})
-    assert len(states_of(directory.name, kept_states(tmp_path / "kept"))) == 2
+    run = read_model(directory / "model.safetensors").run
+    assert run.startswith(directory.name)
+    assert len(states_of(run, kept_states(tmp_path / "kept"))) == 2
     assert not kept_states(directory)
 
 

@@ -24,7 +24,8 @@ def without_clock(value: Any) -> Any:
 
 def results(directory: Path) -> dict[str, Any]:
     """All that a run leaves, without what depends on the clock."""
-    found: dict[str, Any] = {"model": (directory / "model.safetensors").read_bytes()}
+    tensors = load_file(directory / "model.safetensors")
+    found: dict[str, Any] = {"model": {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}}
     for name in ("rounds.jsonl", "metrics.jsonl"):
         found[name] = [without_clock(json.loads(line)) for line in (directory / name).read_text().splitlines()]
     found["summary"] = without_clock(json.loads((directory / "summary.json").read_text()))
