@@ -23,6 +23,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 1; }
+	@test -e $(BIN)/python || rm -f $(BIN)/python*
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "Python's venv and pip are needed (on Debian and Ubuntu: the package python3-venv)."; exit 1; }
 	@echo "Installing into $(VENV); what is there already stays."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt

@@ -62,7 +62,8 @@ def host_images(config: ClientConfig, agreement: object) -> ImageHosting:
     data = image_set(run.dataset, config.data_dir)
     shares = allot(data.train.labels, run.num_clients, run.dirichlet_alpha, run.seed).shares
     malicious = all_malicious(run.num_clients, config)
-    spread = config.attacked and attack_class(run.attack, run.model).alone
+    # A node with a role needs not have the attack.
+    spread = not config.node.role and config.attacked and attack_class(run.attack, run.model).alone
     users = users_here(run.num_clients, malicious, config, spread)
     ids: NDArray[np.str_] = users.astype(np.str_)
     here = np.isin(users, malicious)

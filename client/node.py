@@ -24,6 +24,7 @@ from client.private_vectors import PrivateVectors, stored_dim
 from client.timeline import Timeline
 from protocol.fingerprint import code_fingerprint
 from protocol.messages import hosted_content
+from protocol.options import OptionError
 from protocol.own_data import own_content, read_agreed
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
@@ -190,9 +191,11 @@ def introduce(content: RecordDict, context: Context) -> RecordDict:
     """The answer to a population query: whom the node hosts, or first which ids are in its own data."""
     config = client_config(context.run_config, context.node_config)
     if config.node.data:
-        agreement = read_agreed(content)
+        agreement, own = read_agreed(content), own_ids(config)
         if agreement is None:
-            return own_content(own_ids(config))
+            return own_content(own)
+        if (len(agreement.users), len(agreement.items)) != (len(own.users), len(own.items)):
+            raise OptionError(f"data = {config.node.data!r}: it has changed while its ids were being agreed on.")
         key, path = (context.run_id, context.node_id), config.agreement_path(context.run_id)
         _nodes.pop(key, None)
         agreed = Agreed(agreement, ids_digest(config))

@@ -84,6 +84,7 @@ def _states(state_dir: Path, run: str) -> list[Path]:
     found = kept_states(state_dir)
     if not found:
         raise OptionError(f"state-dir = {str(state_dir)!r}: no node has kept private vectors there.")
+    require(bool(run), "model", "model.safetensors", "one that names its run, as this version of the program writes it")
     # Named from the root: the folder may be the run's own.
     of_run = states_of(run, [path.absolute() for path in found])
     require(bool(of_run), "state-dir", str(state_dir), f"state of the model's run, {run!r}")

@@ -55,7 +55,7 @@ def make_certificates(directory: Path, hosts: Iterable[str] = (), nodes: Iterabl
     for node in nodes:
         make_node_key(directory / "nodes", node)
     allowed = [path.read_text().strip() for path in sorted((directory / "nodes").glob("*.pub"))]
-    (directory / "allowed-nodes").write_text("".join(f"{line}\n" for line in allowed))
+    _write(directory / "allowed-nodes", "".join(f"{line}\n" for line in allowed).encode(), 0o644)
     secret = directory / "superexec.secret"
     if not secret.exists():
         _write_private(secret, secrets.token_hex(32).encode())
@@ -73,7 +73,7 @@ def make_node_key(directory: Path, name: str) -> Path:
     if not public.exists():
         own = serialization.load_ssh_private_key(path.read_bytes(), None).public_key()
         text = own.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        public.write_bytes(text + f" {name}\n".encode())
+        _write(public, text + f" {name}\n".encode(), 0o644)
     return path
 
 
@@ -102,7 +102,7 @@ def _make_authority(directory: Path, days: int) -> None:
         .sign(key, hashes.SHA384())
     )
     _write_private(directory / "ca.key", _private_pem(key, serialization.PrivateFormat.PKCS8))
-    (directory / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    _write(directory / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _issue_server(
@@ -122,7 +122,7 @@ def _issue_server(
         .sign(ca_key, hashes.SHA384())
     )
     _write_private(directory / "server.key", _private_pem(key, serialization.PrivateFormat.PKCS8))
-    (directory / "server.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    _write(directory / "server.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _names(path: Path) -> list[str]:
@@ -141,9 +141,12 @@ def _covers(path: Path, hosts: list[str], ca: x509.Certificate) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         certificate.verify_directly_issued_by(ca)
-        key = serialization.load_pem_private_key(path.with_name("server.key").read_bytes(), None)
-        if key.public_key() != certificate.public_key():
-            return False
+        key_path = path.with_name("server.key")
+        # It may have been moved to the server.
+        if key_path.exists():
+            key = serialization.load_pem_private_key(key_path.read_bytes(), None)
+            if key.public_key() != certificate.public_key():
+                return False
     except Exception:
         return False
     return certificate.not_valid_after_utc > _tomorrow() and set(hosts) <= set(_names(path))
@@ -184,10 +187,15 @@ def _private_pem(key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFor
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Never readable by others, not even for a moment, and there as a whole or not at all."""
+    """Never readable by others, not even for a moment."""
+    _write(path, content, 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """There as a whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
     partial.replace(path)
 

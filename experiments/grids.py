@@ -189,6 +189,8 @@ def recovery(plan: Plan) -> Grid:
     for defense in ("none", "norm-bound", "union+norm-bound"):
         stop = plan.rounds_of(defense) // 2
         often = max(1, stop // paper.EVALUATIONS)
+        asked = int(plan.extra.get("eval-every", 1))
+        require(stop % asked == 0, "eval-every", asked, f"a divisor of {stop}, the round after which the attack stops")
         shared = replace(plan, extra={"eval-every": often, **plan.extra})
         at = len(lines)
         lines += [entry(shared, (paper.defense_label(defense), "no attack"), "none", defense, baseline=at)]

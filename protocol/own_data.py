@@ -44,11 +44,11 @@ def read_own(content: RecordDict, most_users: int, most_items: int) -> OwnIds:
 
 
 def bytes_of_ids(count: int, longest: int) -> int:
-    """The most bytes that a list of so many ids of so many letters may take, each letter written as an escape.
+    """The most bytes that a list of so many ids of so many letters may take, each letter written as two escapes.
 
     A little more is read of any list, to name ids that are unknown.
     """
-    return count * (6 * longest + 4) + READ_OF_ANY
+    return count * (12 * longest + 4) + READ_OF_ANY
 
 
 def agreed_content(agreement: Agreement) -> RecordDict:

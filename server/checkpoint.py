@@ -23,7 +23,7 @@ from protocol.options import OptionError
 from server.storage import sync_folder, write_whole
 from strategies.server_model import ServerModel
 
-FORMAT = 2
+FORMAT = 3
 
 FOLDER = "checkpoints"
 """Where a run directory has them."""

@@ -63,9 +63,12 @@ class Tally:
 
     @property
     def whole(self) -> list[dict[str, Any]]:
-        """The evaluations that count: those of as many users as any; without a node other users' metrics would."""
-        most = max((line["users"] or 0 for line in self.evaluations), default=0)
-        return [line for line in self.evaluations if (line["users"] or 0) == most]
+        """The evaluations that count: those of as many users as the last one, and more.
+
+        One that a node did not answer is of other users. A node that is gone for good is missing in the last one too.
+        """
+        fewest = self.evaluations[-1]["of_users"] if self.evaluations else 0
+        return [line for line in self.evaluations if line["of_users"] >= fewest]
 
     def best(self, selection: str) -> dict[str, Any] | None:
         """The evaluation with the highest validation metric, the first of equal ones; ``None`` before the first."""
@@ -109,7 +112,6 @@ class Tally:
             "valid": best["valid"] if best else None,
             "test": best["test"] if best else None,
             "test_last_five": last_five(self.whole),
-            "evaluated_users": best["users"] if best else None,
             "partial_evaluations": len(self.evaluations) - len(self.whole),
             "detection": {
                 rule: {name: finite(value) for name, value in found.measures().items()}

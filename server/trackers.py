@@ -81,7 +81,7 @@ class MLflow:
         found = self._client.get_experiment_by_name("robust-fedrec")
         self._experiment = found.experiment_id if found else self._client.create_experiment("robust-fedrec")
         self._name, self._id = directory.name, directory / "mlflow-run-id"
-        self._run, self._seen = "", 0
+        self._run, self._seen = "", dict[str, int]()
         self._waiting: list[Any] = []
 
     def begin(self, options: Mapping[str, Any], done: int) -> None:
@@ -89,9 +89,8 @@ class MLflow:
             self._run = self._id.read_text(encoding="ascii")
             self._client.update_run(self._run, "RUNNING")
             # What comes again is the same to the bit.
-            self._seen = max(
-                (told.step for told in self._client.get_metric_history(self._run, "train/loss")), default=0
-            )
+            for name in self._client.get_run(self._run).data.metrics:
+                self._seen[name] = max(told.step for told in self._client.get_metric_history(self._run, name))
             return
         self._run = self._client.create_run(self._experiment, run_name=self._name).info.run_id
         self._id.write_text(self._run, encoding="ascii")
@@ -101,10 +100,9 @@ class MLflow:
             self._client.log_batch(self._run, params=params[start : start + 100])
 
     def scalars(self, server_round: int, values: Mapping[str, float]) -> None:
-        if server_round <= self._seen:
-            return
         now = int(time.time() * 1000)
-        self._waiting += [self._metric(name, value, now, server_round) for name, value in values.items()]
+        new = {name: value for name, value in values.items() if server_round > self._seen.get(name, 0)}
+        self._waiting += [self._metric(name, value, now, server_round) for name, value in new.items()]
         if len(self._waiting) >= self.BATCH - 100:
             self._write()
 

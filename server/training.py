@@ -248,7 +248,7 @@ class Training:
             "round": server_round,
             **self._task.metrics(counts, GlobalModel(strategy.model.items, strategy.model.shared)),
             "loss": outcome.intake.mean_loss,
-            "users": int(np.sum(counts["test"])) if "test" in counts else None,
+            "of_users": strategy.evaluation_users,
             "failed_nodes": {str(node): reason for node, reason in strategy.failed_evaluation.items()},
             "seconds": round(time.monotonic() - self._started, 3),
             "evaluation_seconds": round(time.perf_counter() - began, 3),

@@ -82,7 +82,8 @@ class FedRec(Strategy):
     ``failed_evaluation``: which nodes gave no counts in the last evaluation, and why. ``offences``: for each node in
     how many rounds in a row it failed or had a user rejected; ``quarantined``: who is not asked any more.
     ``resumed_at`` and ``keep_from``: what nodes are told of checkpoints (see ``TrainRequest``). ``evaluation_bytes``:
-    of the last evaluation.
+    of the last evaluation; ``evaluation_users``: of how many users it is, by what the server knows of the nodes that
+    answered.
     """
 
     def __init__(self, model: ServerModel, population: Population, rule: Rule, settings: Settings) -> None:
@@ -100,6 +101,7 @@ class FedRec(Strategy):
         self._evaluated: dict[int, Tensor] = {}
         self._bytes_down = 0
         self.evaluation_bytes = Traffic(0, 0)
+        self.evaluation_users = 0
         self._downloads = Downloads(changes=settings.download_changes)
         self._changes: dict[int, Message] = {}
         self._arrays: tuple[ServerModel, ArrayRecord] | None = None
@@ -211,7 +213,7 @@ class FedRec(Strategy):
         failed = dict.fromkeys(self._evaluated, "no answer")
         replies = list(replies)
         self._note_answers(replies, self._evaluated)
-        up = 0
+        up, of_users = 0, 0
         for reply in replies:
             node = reply.metadata.src_node_id
             if node not in failed:
@@ -228,10 +230,11 @@ class FedRec(Strategy):
                 continue
             del failed[node]
             up += sent
+            of_users += most
             for name in totals:
                 totals[name] += counts[name]
         self.failed_evaluation = failed
-        self.evaluation_bytes = Traffic(self._bytes_down, up)
+        self.evaluation_bytes, self.evaluation_users = Traffic(self._bytes_down, up), of_users
         return MetricRecord({name: counts.tolist() for name, counts in totals.items()})
 
     def arrays(self) -> ArrayRecord:

@@ -84,6 +84,8 @@ def test_mlflow_holds_every_number_in_a_local_store(tmp_path):
     tracker.close("completed")
     resumed = make_tracker("mlflow", directory)
     resumed.begin({"seed": 3}, 10)
+    # Told of for the first time, though the round's loss was told before.
+    resumed.scalars(15, {"valid/hr_at_5": 0.25})
     for server_round in range(11, 22):
         resumed.scalars(server_round, {"train/loss": 1 / server_round})
     resumed.close("interrupted")
@@ -93,4 +95,5 @@ def test_mlflow_holds_every_number_in_a_local_store(tmp_path):
     assert run.info.status == "KILLED"
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert len(history) == 21
+    assert run.data.metrics["valid/hr_at_5"] == 0.25
     assert {entry.step: entry.value for entry in history} == {number: 1 / number for number in range(1, 22)}

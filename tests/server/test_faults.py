@@ -19,6 +19,7 @@ from flwr.app import Context, Message, RecordDict
 from safetensors.torch import load_file
 
 import client.app
+from protocol.messages import counts_content, read_counts
 from server.checkpoint import checkpoint_files
 from server.config import server_config
 from server.local_grid import LocalGrid
@@ -139,13 +140,29 @@ def test_an_evaluation_without_all_nodes_is_not_taken_for_the_best(tmp_path: Pat
 
     directory, _, summary = trained(tmp_path, app, **{"num-server-rounds": 10, "eval-every": 2})
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    users = {line["round"]: line["users"] for line in lines}
-    assert users[2] == users[6] == users[10] == summary["evaluated_users"]
-    assert 0 < users[4] == users[8] < users[2]
+    users = {line["round"]: line["of_users"] for line in lines}
+    assert users[2] == users[6] == users[10] == 1000
+    assert 0 < users[4] == users[8] < 1000
     assert summary["partial_evaluations"] == 2
     assert summary["best_round"] in (2, 6, 10)
     mean = sum(line["test"]["hr@5"] for line in lines if line["round"] in (2, 6, 10)) / 3
     assert summary["test_last_five"]["hr@5"] == pytest.approx(mean)
+
+
+def test_what_a_node_counts_does_not_decide_which_evaluations_count(tmp_path: Path) -> None:
+    """It may claim to have counted every user that it hosts, though some are never evaluated."""
+
+    def app(message: Message, context: Context) -> Message:
+        reply = client.app.app(message, context)
+        if context.node_id == 1 and at(message, "evaluate", 4):
+            counts = read_counts(reply.content, {"valid": 21, "test": 21}, 4, 1000)
+            more = {part: values + torch.eye(1, 21, dtype=torch.int64)[0] for part, values in counts.items()}
+            reply = Message(counts_content(more, 4), reply_to=message)
+        return reply
+
+    _, _, summary = trained(tmp_path, app, **{"num-server-rounds": 8, "eval-every": 2})
+    assert summary["partial_evaluations"] == 0
+    assert summary["failed_answers"] == 0
 
 
 def test_an_evaluation_goes_on_without_a_node_that_fails(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def said(own: OwnIds) -> Message:
         (
             Catalogue(ids("0", "1"), ids("a", "b")),
             OwnIds(("y" * 5_000_000, *map(str, range(1_000_000))), ("a",)),
-            "its list of users has 14888894 bytes, all of the run's have at most 65556",
+            "its list of users has 14888894 bytes, all of the run's have at most 65568",
         ),
         (
             Catalogue(ids("0", "100000"), ids("a", "b")),
