@@ -95,17 +95,19 @@ class Cohort:
         The examples of each user with those of one item beside each other, items in the order in which they first
         occur; for each example where its item's begin in that order; and how many they are.
         """
-        every = np.arange(len(self.items))
+        whole = self.whole or self
+        if len(whole._touched) == len(whole.items) + (whole.valid >= 0).sum() + (whole.test >= 0).sum():
+            # Nobody has anything twice, and those keys are needed anyway.
+            every = np.arange(len(self.items))
+            return every, every, np.ones_like(every)
         keys = self.owner * (self.shard.num_items + 1) + self.items
         ordered = np.argsort(keys, kind="stable")
         begins = np.flatnonzero(np.diff(keys[ordered], prepend=-1))
-        if len(begins) == len(keys):
-            return every, every, np.ones(len(keys), np.int64)
         times = np.diff(begins, append=len(keys))
         first_seen, count = np.empty_like(keys), np.empty_like(keys)
         first_seen[ordered] = np.repeat(ordered[begins], times)
         count[ordered] = np.repeat(times, times)
-        together = np.lexsort((every, first_seen))
+        together = np.argsort(first_seen, kind="stable")
         begin = np.empty_like(keys)
         at = np.flatnonzero(np.diff(first_seen[together], prepend=-1))
         begin[together] = np.repeat(at, np.diff(at, append=len(keys)))

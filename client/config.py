@@ -84,8 +84,8 @@ def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig
     """Read both configurations. Raises ``OptionError``."""
     run_config = with_plugin_options(run_config)
     known = option_names(NodeOptions)
-    for name in sorted(set(node_config) - set(known)):
-        require(False, "--node-config", name, "one of " + ", ".join(known))
+    for name in node_config:
+        require(name in known, "--node-config", name, "one of " + ", ".join(known))
     config = ClientConfig(read(NodeOptions, node_config), read(ClientOptions, run_config), run_config)
     own = config.node.data
     card = MODELS.get(config.run.model)

@@ -198,7 +198,7 @@ def introduce(content: RecordDict, context: Context) -> RecordDict:
             raise OptionError(f"data = {config.node.data!r}: it has changed while its ids were being agreed on.")
         key, path = (context.run_id, context.node_id), config.agreement_path(context.run_id)
         _nodes.pop(key, None)
-        agreed = Agreed(agreement, ids_digest(config))
+        agreed = Agreed(agreement, ids_digest(own))
         if path is None:
             _agreements[key] = agreed
         else:

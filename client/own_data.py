@@ -31,9 +31,8 @@ def own_interactions(config: ClientConfig) -> Interactions:
     return _read(path, config.data_dir, version_of(path))
 
 
-def ids_digest(config: ClientConfig) -> str:
-    """What tells another list of users or items in the node's file from this one, though it may be as long."""
-    own = own_ids(config)
+def ids_digest(own: OwnIds) -> str:
+    """What tells other lists of users or items from these, though they may be as long."""
     return hashlib.sha256(json.dumps([own.users, own.items]).encode()).hexdigest()
 
 
@@ -75,7 +74,7 @@ class Agreed:
 
     def require_same(self, config: ClientConfig) -> None:
         """Raise ``OptionError`` where the node's file has other users or items by now."""
-        if ids_digest(config) != self.digest:
+        if ids_digest(own_ids(config)) != self.digest:
             raise OptionError(f"data = {config.node.data!r}: its users or items have changed since the run began.")
 
 

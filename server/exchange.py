@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from functools import partial
 from logging import WARNING
-from typing import TypeVar
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
@@ -29,7 +28,6 @@ LOOKS_AT_ONCE, PATIENCE = 32, 1.0
 OVER = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNAVAILABLE)
 """What a SuperLink that has ended the run answers, or that cannot be reached: it is no fault of a reply."""
 
-Result = TypeVar("Result")
 Answers = list[Message] | None
 
 
@@ -115,9 +113,9 @@ def _by_its_node(reply: Message, sent: Message) -> Message:
     return Message(reply.content, reply_to=sent)
 
 
-def _in_thread(call: Callable[[], Result]) -> Future[Result]:
+def _in_thread(call: Callable[[], Answers]) -> Future[Answers]:
     """What ``call`` returns or raises, in a thread that does not keep the process alive."""
-    future: Future[Result] = Future()
+    future: Future[Answers] = Future()
 
     def run() -> None:
         try:

@@ -109,6 +109,8 @@ class Arrivals:
         self._check_claims(hosted)
         self._check_expected(hosted)
         self.answers[node] = hosted
+        if len(hosted.users):
+            self._marks[mark(hosted.users.numpy())] += 1
         self._claimed = np.concatenate([self._claimed, hosted.users.numpy()])
         return None
 
@@ -123,7 +125,6 @@ class Arrivals:
         found = mark(hosted.users.numpy())
         if self._marks[found] >= self.expected[found]:
             raise UnreadableError("no node hosted the same users when the run began that is resumed")
-        self._marks[found] += 1
 
     def _check_sizes(self, hosted: Hosted) -> None:
         if self.catalogue is None:

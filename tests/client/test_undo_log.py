@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,17 @@ DIM, RATE = 4, 0.01
 
 class Died(BaseException):
     """Stands for the end of a process."""
+
+
+def dying_after(written: int) -> Callable[[Path, bytes], None]:
+    """In place of a write into the log: so many bytes, and the end of the process."""
+
+    def cut_short(path: Path, record: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(record[:written])
+        raise Died
+
+    return cut_short
 
 
 def opened(directory: Path) -> PrivateVectors:
@@ -61,12 +73,7 @@ def test_a_crash_while_the_log_is_written_leaves_the_round_before(
     for server_round in range(1, 4):
         train(vectors, server_round)
 
-    def cut_short(path: Path, record: bytes) -> None:
-        with path.open("ab") as file:
-            file.write(record[:written])
-        raise Died
-
-    monkeypatch.setattr(undo_log, "_append", cut_short)
+    monkeypatch.setattr(undo_log, "_append", dying_after(written))
     with pytest.raises(Died):
         train(vectors, 4)
     monkeypatch.undo()
@@ -304,13 +311,8 @@ def test_a_crash_in_the_first_write_of_a_segment_leaves_nothing_that_is_in_the_w
     for server_round in range(1, 6):
         train(vectors, server_round)
 
-    def cut_short(path: Path, record: bytes) -> None:
-        with path.open("ab") as file:
-            file.write(record[:written])
-        raise Died
-
     with monkeypatch.context() as patched:
-        patched.setattr(undo_log, "_append", cut_short)
+        patched.setattr(undo_log, "_append", dying_after(written))
         with pytest.raises(Died):
             train(vectors, 6)
     opened(tmp_path / "b").go_back(3, 1)
