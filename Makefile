@@ -4,31 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Flower installs an app's dependencies into a new environment at every run unless it is told not to; and it
-# reports usage unless it is told not to.
-export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+# Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
-
-# The same for whoever calls this environment's flwr by hand: Python reads .pth files when it starts.
-define NO_RUNTIME_INSTALLATION
-import pathlib, sysconfig
-line = 'import os; os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")'
-pathlib.Path(sysconfig.get_path("purelib"), "robust_fedrec_flower.pth").write_text(line + chr(10))
-endef
-export NO_RUNTIME_INSTALLATION
 
 .PHONY: certificates deploy-local setup demo test fuzz lint types bench data clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt deploy/environment.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 1; }
 	@test -e $(BIN)/python || rm -f $(BIN)/python*
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "Python's venv and pip are needed (on Debian and Ubuntu: the package python3-venv)."; exit 1; }
 	@echo "Installing into $(VENV); what is there already stays."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
-	@$(BIN)/python -c "$$NO_RUNTIME_INSTALLATION"
+	@$(BIN)/python -m deploy.environment
 	@touch $@
 
 demo: setup

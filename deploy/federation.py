@@ -53,6 +53,7 @@ def process_environment(place: Place) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
         # Several nodes share this machine's cores.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         **place.environment,

@@ -45,6 +45,7 @@ class TensorBoard:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        _wait_for_a_later_second(directory)
         self._event, self._session = event_pb2.Event, event_pb2.SessionLog
         self._summary = summary_pb2.Summary
         self._writer = EventFileWriter(str(directory))
@@ -62,6 +63,19 @@ class TensorBoard:
 
     def close(self, status: str) -> None:
         self._writer.close()
+
+
+def _wait_for_a_later_second(directory: Path) -> None:
+    """Return when the next event file's name sorts behind those that are there.
+
+    TensorBoard reads event files in the order of their names, which begin with the second in which they were made; what
+    follows in a name (host, process, counter) says nothing of the order.
+    """
+    names = [path.name.split(".") for path in directory.glob("events.out.tfevents.*")]
+    seconds = [int(parts[3]) for parts in names if len(parts) > 3 and parts[3].isdecimal()]
+    # A file from a clock that ran ahead is not waited for.
+    latest = max((second for second in seconds if second <= time.time()), default=0)
+    time.sleep(max(latest + 1 - time.time(), 0))
 
 
 class MLflow:

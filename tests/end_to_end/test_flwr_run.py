@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deploy.environment import keep_token, variables
 from server.simulation import simulate
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -51,8 +52,8 @@ class Flower:
             **os.environ,
             "FLWR_HOME": str(home / "flwr"),
             "FLWR_LOCAL_CONTROL_API_PORT": str(port),
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_TELEMETRY_ENABLED": "0",
+            **variables(keep_token(home / "ray-token")),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
 
@@ -61,11 +62,6 @@ class Flower:
         text = " ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
         command = ["flwr", "run", str(PROJECT), "--stream", "--run-config", text]
         command += ["--federation-config", "num-supernodes=2 client-resources-num-cpus=1"]
-        printed = self._call(command)
-        # On an overloaded machine Ray gives up on its own server before that has started; nothing of ours ran then.
-        return self._call(command) if "Timed out waiting for file" in printed else printed
-
-    def _call(self, command: list[str]) -> str:
         done = subprocess.run(command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300)
         return done.stdout + done.stderr
 

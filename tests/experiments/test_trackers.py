@@ -52,6 +52,18 @@ def test_a_resumed_run_replaces_what_was_written_past_its_checkpoint(tmp_path):
     ]  # fmt: skip
 
 
+def test_event_files_sort_in_the_order_in_which_they_were_made(tmp_path):
+    """The names' last number is a counter of the process: ``.10`` sorts before ``.9``."""
+    pytest.importorskip("tensorboard")
+    names = []
+    for _ in range(3):
+        make_tracker("tensorboard", tmp_path).close("completed")
+        names += sorted(path.name for path in tmp_path.iterdir() if path.name not in names)
+    seconds = [name.split(".")[3] for name in names]
+    assert names == sorted(names)
+    assert len(set(seconds)) == 3
+
+
 def test_none_writes_nothing(tmp_path):
     tracker = make_tracker("none", tmp_path)
     tracker.begin({}, 0)
