@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from attacks.attack import Attack
 from models import MODELS
-from protocol.options import OptionError, RunConfig, read
-from protocol.plugins import load_class
+from settings.options import OptionError, RunConfig, read
+from settings.plugins import load_class
 
 ATTACKS = {
-    "label-flip": "attacks.label_flip:LabelFlip",
-    "fed-attack": "attacks.fed_attack:FedAttack",
-    "gaussian": "attacks.gaussian:Gaussian",
-    "lie": "attacks.lie:Lie",
-    "fang": "attacks.fang:Fang",
-    "cluster": "attacks.cluster:ClusterAttack",
-    "cluster+cl": "attacks.cluster:ClusterAttackWithContrast",
+    "label-flip": "attacks.recommenders.label_flip:LabelFlip",
+    "fed-attack": "attacks.recommenders.fed_attack:FedAttack",
+    "gaussian": "attacks.updates.gaussian:Gaussian",
+    "lie": "attacks.updates.lie:Lie",
+    "fang": "attacks.updates.fang:Fang",
+    "cluster": "attacks.recommenders.cluster:ClusterAttack",
+    "cluster+cl": "attacks.recommenders.cluster:ClusterAttackWithContrast",
 }
 """Attacks on recommenders by name. A user's own is given as ``my_module:MyAttack``."""
 
 IMAGE_ATTACKS = {
-    "label-flip": "attacks.backdoor:ImageLabelFlip",
-    "backdoor": "attacks.backdoor:Backdoor",
-    "alternating-minimization": "attacks.alternating_minimization:AlternatingMinimization",
-    "deep-poisoning": "attacks.deep_poisoning:DeepPoisoning",
-    "gaussian": "attacks.gaussian:Gaussian",
-    "lie": "attacks.lie:Lie",
-    "fang": "attacks.fang:Fang",
+    "label-flip": "attacks.images.backdoor:ImageLabelFlip",
+    "backdoor": "attacks.images.backdoor:Backdoor",
+    "alternating-minimization": "attacks.images.alternating_minimization:AlternatingMinimization",
+    "deep-poisoning": "attacks.images.deep_poisoning:DeepPoisoning",
+    "gaussian": "attacks.updates.gaussian:Gaussian",
+    "lie": "attacks.updates.lie:Lie",
+    "fang": "attacks.updates.fang:Fang",
 }
 """Attacks on image classifiers by name."""
 

@@ -10,10 +10,10 @@ from flwr.app import Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
+import draws
 from attacks.attack import Attack, is_attacked
 from attacks.view import Alteration, AttackerView, HonestTraining
-from data import draws
-from data.draws import Stream
+from draws import Stream
 from protocol.messages import read_model, read_own_reply, read_train_request, train_reply_content
 from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates, concat

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 from attacks import ATTACKS
-from protocol.options import Scalar
 from server.simulation import simulate
+from settings.options import Scalar
 
 
 def main() -> None:

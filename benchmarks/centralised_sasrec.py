@@ -20,17 +20,17 @@ from torch import Tensor
 from torch.nn import functional
 
 import data
-from client.cohort import Cohort, cohort_of
+import draws
+from client.learners.cohort import Cohort, cohort_of
 from client.ranking import held_out_ranks
-from data import draws
-from data.draws import Stream
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
-from models import dropout, sasrec
-from models.sasrec import Shape
-from models.sasrec_batches import batches
-from models.sasrec_cohort import draw_masks, pair_losses
-from models.sasrec_scoring import last_hidden
+from draws import Stream
+from models.recommenders import dropout, sasrec
+from models.recommenders.sasrec import Shape
+from models.recommenders.sasrec_batches import batches
+from models.recommenders.sasrec_cohort import draw_masks, pair_losses
+from models.recommenders.sasrec_scoring import last_hidden
 
 BATCH_TOKENS = 2048
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from data.image_files import synthetic_images
-from data.images import Examples, ImageSet
-from models.classification import Classifier, LocalTraining, initial_vector, make_classifier, train_cohort
+from data.images.files import synthetic_images
+from data.images.image_set import Examples, ImageSet
+from models.images.classification import Classifier, LocalTraining, initial_vector, make_classifier, train_cohort
 
 
 def main() -> None:

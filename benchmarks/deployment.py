@@ -21,7 +21,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 
-from protocol.options import Scalar
+from settings.options import Scalar
 
 PROJECT = Path(__file__).resolve().parent.parent
 NODES = 3

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Context, Message
 
-from protocol.options import Scalar
+from settings.options import Scalar
 
 SELF = Path(__file__).resolve()
 
@@ -94,10 +94,10 @@ def run(
     nodes: int, rounds: int, failing: float, dying: float, together: int, engine: str, every: int
 ) -> dict[str, Any]:
     """One run; returns the measurements."""
-    from server import ray_grid
     from server.config import server_config
-    from server.local_grid import LocalGrid
-    from server.run_directory import make_run_directory
+    from server.grids import ray_grid
+    from server.grids.local_grid import LocalGrid
+    from server.results.run_directory import make_run_directory
     from server.simulation import default_options
     from server.training import Training, run_training
 

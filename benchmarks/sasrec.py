@@ -22,11 +22,11 @@ from torch.profiler import ProfilerActivity, profile
 
 import data
 from data.interactions import leave_one_out, splits_of
-from models import dropout, sasrec
-from models.sasrec import Shape
-from models.sasrec_batches import batches
-from models.sasrec_cohort import CohortGradient, Histories, cohort_gradient
-from protocol.options import OptionError
+from models.recommenders import dropout, sasrec
+from models.recommenders.sasrec import Shape
+from models.recommenders.sasrec_batches import batches
+from models.recommenders.sasrec_cohort import CohortGradient, Histories, cohort_gradient
+from settings.options import OptionError
 
 NUM_USERS = 50
 DROPOUT = 0.2

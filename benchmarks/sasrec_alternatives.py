@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from benchmarks.sasrec import DROPOUT, Round, implementation, measure
-from models import sasrec, sasrec_cohort
-from models.sasrec import Masks, Shape
-from models.sasrec_batches import Batch
-from models.sasrec_cohort import pair_losses
+from models.recommenders import sasrec, sasrec_cohort
+from models.recommenders.sasrec import Masks, Shape
+from models.recommenders.sasrec_batches import Batch
+from models.recommenders.sasrec_cohort import pair_losses
 
 BatchGradient = tuple[Tensor, Tensor, list[Tensor]]
 

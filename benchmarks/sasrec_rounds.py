@@ -21,8 +21,8 @@ from unittest import mock
 
 import numpy as np
 
-from protocol.options import Scalar
 from server.simulation import simulate
+from settings.options import Scalar
 
 CASES: Mapping[str, Mapping[str, Scalar]] = {
     "no attack, no defense": {},
@@ -31,12 +31,12 @@ CASES: Mapping[str, Mapping[str, Scalar]] = {
 
 PARTS = {
     "the round": "server.training.Training._round",
-    "the node's answer": "server.local_grid.LocalGrid._answer",
-    "the learner": "client.sasrec.SequenceLearner.train",
-    "the gradients": "client.sasrec.cohort_gradient",
+    "the node's answer": "server.grids.local_grid.LocalGrid._answer",
+    "the learner": "client.learners.sasrec.SequenceLearner.train",
+    "the gradients": "client.learners.sasrec.cohort_gradient",
     "reading and judging replies": "strategies.fedrec.take_in",
     "the rule": "strategies.rule.Mean.aggregate",
-    "union and what follows": "strategies.union.Union.aggregate",
+    "union and what follows": "strategies.rules.union.Union.aggregate",
     "the server's Adam": "strategies.server_model.ServerModel.step",
 }
 """What is timed, by where it is called; a part may stand inside another."""

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.factorization import Factorization
-from client.private_vectors import PrivateVectors
+from client.learners.factorization import Factorization
+from client.state.private_vectors import PrivateVectors
 from data import load
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
-from models.mf import LOG_OFFSET
+from models.recommenders.mf import LOG_OFFSET
 from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from strategies.server_model import ServerModel
 

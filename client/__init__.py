@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from protocol.options import OptionError
+from settings.options import OptionError
 
 if TYPE_CHECKING:
-    from client.learner import LearnerClass
+    from client.learners.learner import LearnerClass
 
 LEARNERS = {
-    "mf": "client.factorization:Factorization",
-    "sasrec": "client.sasrec:SequenceLearner",
-    "lenet": "client.images:ImageLearner",
-    "resnet8": "client.images:ImageLearner",
-    "resnet18": "client.images:ImageLearner",
+    "mf": "client.learners.factorization:Factorization",
+    "sasrec": "client.learners.sasrec:SequenceLearner",
+    "lenet": "client.learners.images:ImageLearner",
+    "resnet8": "client.learners.images:ImageLearner",
+    "resnet18": "client.learners.images:ImageLearner",
 }
 """What a node runs for each model; imported when it is needed, so that a process loads no other."""
 

@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.node_options import NodeOptions
-from protocol.options import read
+from settings.options import read
 
 DEPLOYED = "flwr-clientapp"
 """The program that a SuperNode starts for each message."""
@@ -39,7 +39,7 @@ def _answer(message: Message, context: Context) -> Message:
     if Path(sys.argv[0]).name == DEPLOYED:
         seconds = read(NodeOptions, context.node_config).resident_seconds
         if seconds > 0:
-            from client import resident
+            from client.deployed import resident
 
             return resident.answer(message, context, seconds)
     from client import answers

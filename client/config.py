@@ -7,9 +7,9 @@ from pathlib import Path
 
 from client.node_options import NodeOptions
 from models import MODELS
-from protocol import plugins
-from protocol.options import OptionError, RunConfig, option_names, read, require, with_plugin_options
-from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
+from settings import plugins
+from settings.options import OptionError, RunConfig, option_names, read, require, with_plugin_options
+from strategies.rules.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 
 
 @dataclass(frozen=True)

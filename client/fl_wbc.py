@@ -14,7 +14,7 @@ from attacks.mod import replace_users
 from client.perturbation import perturbed
 from protocol.messages import read_own_reply, read_train_request, train_reply_content
 from protocol.requests import TrainReply
-from strategies.fl_wbc import FlWbcOptions
+from strategies.rules.fl_wbc import FlWbcOptions
 
 
 @dataclass(frozen=True)

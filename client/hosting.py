@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.config import ClientConfig
-from client.own_data import own_interactions, own_shard
+from client.deployed.own_data import own_interactions, own_shard
 from data import load, version_of
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition

@@ -13,21 +13,21 @@ from attacks.attack import Attack
 from attacks.mod import Attacker
 from attacks.view import Alteration, HonestTraining
 from client import learner_class
-from client.about import HostedUsers, about, keep_about, rewind_about
-from client.attack_log import AttackLog
 from client.config import ClientConfig, client_config
+from client.deployed.own_data import Agreed, ids_digest, keep_agreement, kept_agreement, own_ids
 from client.fl_wbc import WhiteBloodCells
 from client.hosting import Hosting
-from client.learner import Learner
-from client.own_data import Agreed, ids_digest, keep_agreement, kept_agreement, own_ids
-from client.private_vectors import PrivateVectors, stored_dim
-from client.timeline import Timeline
+from client.learners.learner import Learner
+from client.state.about import HostedUsers, about, keep_about, rewind_about
+from client.state.attack_log import AttackLog
+from client.state.private_vectors import PrivateVectors, stored_dim
+from client.state.timeline import Timeline
 from protocol.fingerprint import code_fingerprint
 from protocol.messages import hosted_content
-from protocol.options import OptionError
 from protocol.own_data import own_content, read_agreed
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
+from settings.options import OptionError
 
 
 class Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from protocol.options import require
+from settings.options import require
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from data import draws
-from data.draws import Stream
+import draws
+from draws import Stream
 from protocol.updates import Updates
-from strategies.fl_wbc import FlWbcOptions
+from strategies.rules.fl_wbc import FlWbcOptions
 
 
 def perturbed(

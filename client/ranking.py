@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.cohort import Cohort, cohort_of, sorted_unique
+from client.learners.cohort import Cohort, cohort_of, sorted_unique
 from data.shard import Shard
 from protocol.requests import MOST_RANKS
 

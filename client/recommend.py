@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from client.about import About, kept_states, kept_users, read_about, states_of
-from client.private_vectors import PrivateVectors, stored_dim
+from client.state.about import About, kept_states, kept_users, read_about, states_of
+from client.state.private_vectors import PrivateVectors, stored_dim
 from data import load
 from data.interactions import Interactions
-from protocol.options import OptionError, require
+from settings.options import OptionError, require
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.cache import cached
 from data.interactions import Interactions
-from protocol.options import OptionError
+from settings.options import OptionError
 
 __all__ = ["DATASETS", "FORMATS", "default_data_dir", "load", "version_of"]
 

@@ -10,7 +10,7 @@ from rich.console import Console
 import data
 from data.card import card
 from data.interactions import leave_one_out
-from protocol.options import OptionError
+from settings.options import OptionError
 
 
 def main(arguments: list[str] | None = None) -> int:

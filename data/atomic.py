@@ -13,7 +13,7 @@ import numpy as np
 
 from data.delimited import numbers, read_columns
 from data.interactions import Interactions, from_columns
-from protocol.options import OptionError
+from settings.options import OptionError
 
 COLUMNS = ("user_id", "item_id", "timestamp")
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.options import OptionError
+from settings.options import OptionError
 
 Bytes = NDArray[np.bytes_]
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from data.writable import writable_folder
-from protocol.options import OptionError
+from settings.options import OptionError
 
 BLOCK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30.0

@@ -15,7 +15,7 @@ from data.cache import cached
 from data.delimited import Bytes, broken, numbers, read_columns
 from data.download import download, progress_bar
 from data.interactions import Interactions, expect_counts, from_columns
-from protocol.options import OptionError
+from settings.options import OptionError
 
 CHECKINS = "loc-gowalla_totalCheckins.txt.gz"
 CHECKINS_URL = f"https://snap.stanford.edu/data/{CHECKINS}"

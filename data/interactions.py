@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.options import OptionError
+from settings.options import OptionError
 
 MIN_INTERACTIONS = 3
 """A user with fewer interactions is trained on but never evaluated."""

@@ -14,7 +14,7 @@ from data.cache import cached
 from data.delimited import numbers, read_columns
 from data.download import download
 from data.interactions import Interactions, expect_counts, from_columns
-from protocol.options import OptionError
+from settings.options import OptionError
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 MD5 = "c4d9eecfca2ab87c1945afe126590906"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data import draws
-from data.draws import Stream
+import draws
+from draws import Stream
 
 Users = NDArray[np.int64]
 

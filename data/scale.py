@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data import draws
-from data.draws import Stream
+import draws
 from data.interactions import Interactions, splits_of
+from draws import Stream
 
 CHUNK_USERS = 50_000
 GENRE_ITEMS = 100

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data import draws
-from data.draws import Stream
+import draws
 from data.interactions import Interactions, splits_of
+from draws import Stream
 
 GRID = 1 << 16
 """Logits are counted in steps of 1/GRID: sums of whole numbers choose the same items on every machine."""

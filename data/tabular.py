@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.interactions import Interactions, from_columns
-from protocol.options import OptionError
+from settings.options import OptionError
 
 COLUMNS = ("user", "item", "timestamp")
 

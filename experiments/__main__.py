@@ -7,9 +7,9 @@ import signal
 import sys
 from pathlib import Path
 
-from experiments import poisoning
-from experiments.choices import add_grid_options, at_least_one, option_of, place_of, plan_of
-from protocol.options import OptionError
+from experiments.papers import poisoning
+from experiments.runner.choices import add_grid_options, at_least_one, option_of, place_of, plan_of
+from settings.options import OptionError
 
 GRID_COMMANDS = {
     "table1": "attacks without a defense",
@@ -87,9 +87,9 @@ def _demo(asked: argparse.Namespace) -> int:
 def _grid(asked: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from experiments.completion import listing
-    from experiments.grids import grids_of
-    from experiments.results import in_order, make, names_of
+    from experiments.papers.results import in_order, make, names_of
+    from experiments.runner.completion import listing
+    from experiments.runner.grids import grids_of
 
     plan, place, console = plan_of(asked), place_of(asked), Console()
     if asked.dry_run:
@@ -104,7 +104,7 @@ def _replay(asked: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from experiments.replay import replay, rows_of
+    from experiments.papers.replay import replay, rows_of
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in ("defense", "rule", "precision", "recall", "FPR", "AUC", "rounds", "seconds"):
@@ -118,14 +118,14 @@ def _replay(asked: argparse.Namespace) -> int:
 
 
 def _groups(asked: argparse.Namespace) -> int:
-    from experiments.groups import groups_sheet
+    from experiments.papers.groups import groups_sheet
 
     print(groups_sheet(asked.directory).markdown(), end="")
     return 0
 
 
 def _report(asked: argparse.Namespace) -> int:
-    from experiments.report import write_report
+    from experiments.report.report import write_report
 
     print(f"Written: {write_report(asked.directories, asked.output)}")
     return 0

@@ -12,10 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cell import Cell, cell
-from experiments.grid_progress import GridProgress
-from experiments.pool import default_jobs, run_cells
-from server.progress import clock
+from experiments.runner.cell import Cell, cell
+from experiments.runner.grid_progress import GridProgress
+from experiments.runner.pool import default_jobs, run_cells
+from server.results.progress import clock
 
 ROUNDS = 600
 MALICIOUS_FRACTION = 0.05

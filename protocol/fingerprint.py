@@ -6,16 +6,18 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("attacks", "client", "data", "models", "protocol")
-"""What a node's answers depend on."""
+ROOMS = ("draws.py", "settings", "data", "models", "protocol", "attacks", "strategies", "client")
+"""What a node's answers depend on: the files and folders that it imports from."""
 
 
 @cache
 def code_fingerprint() -> str:
-    """16 hex digits over the names and contents of the packages' source files, wherever they were imported from."""
+    """16 hex digits over the names and contents of the rooms' source files, wherever they were imported from."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((root / package).glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for room in ROOMS:
+        place = root / room
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            name = path.relative_to(root).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -10,10 +10,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from protocol import options
 from protocol.admission import Admitted, Limits, UnreadableError, admit
 from protocol.arrays import to_array, to_tensor
-from protocol.options import require
 from protocol.requests import (
     EvaluateRequest,
     GlobalModel,
@@ -24,6 +22,8 @@ from protocol.requests import (
 )
 from protocol.updates import Updates
 from protocol.upload_dtype import KINDS, UploadDtype, narrowed, widened
+from settings import options
+from settings.options import require
 
 LONGEST_TEXT = 64
 """Characters of a name that somebody else chose."""

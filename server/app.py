@@ -9,13 +9,13 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
-from protocol.options import OptionError
 from server.config import server_config
-from server.engine import is_simulated, open_engine
-from server.interrupts import StoppedError, ending_at_once
-from server.run_directory import make_run_directory
-from server.storage import StorageError
+from server.grids.engine import is_simulated, open_engine
+from server.recovery.interrupts import StoppedError, ending_at_once
+from server.results.run_directory import make_run_directory
+from server.results.storage import StorageError
 from server.training import run_training
+from settings.options import OptionError
 from strategies.population import PopulationError
 
 app = ServerApp()

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.poison_data import PoisonOptions, main_task_test, poison_for_testing
-from data.image_files import image_set
-from data.images import Examples, allot
-from models.classification import Classifier, accuracy, assess, initial_vector, make_classifier
+from attacks.images.poison_data import PoisonOptions, main_task_test, poison_for_testing
+from data.images.files import image_set
+from data.images.image_set import Examples, allot
+from models.images.classification import Classifier, accuracy, assess, initial_vector, make_classifier
 from models.threads import one_thread
-from protocol.options import read
 from protocol.requests import GlobalModel
-from server.catalogue import Catalogue
 from server.config import ServerConfig
+from server.population.catalogue import Catalogue
+from settings.options import read
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from typing import Literal
 
 from attacks import attack_class
 from attacks.attack import is_attacked
-from attacks.poison_data import PoisonOptions
+from attacks.images.poison_data import PoisonOptions
 from models import MODELS
-from models.classification import LocalTraining
-from protocol import plugins
-from protocol.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
+from models.images.classification import LocalTraining
 from protocol.requests import LossOptions
 from protocol.upload_dtype import UploadDtype
-from server.trackers import TrackerName
-from server.update_log import parse_rounds
+from server.results.trackers import TrackerName
+from server.results.update_log import parse_rounds
+from settings import plugins
+from settings.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
 from strategies.chain import compose, links, prefix_of
-from strategies.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 from strategies.names import names_of
 from strategies.rule import Rule
+from strategies.rules.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 
 AT_LEAST_ONE = (
     "embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates", "max_examples",

@@ -16,8 +16,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 from grpc import RpcError, StatusCode
 
-from server.direct_grid import DirectGrid
-from server.interrupts import StoppedError
+from server.grids.direct_grid import DirectGrid
+from server.recovery.interrupts import StoppedError
 
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
 """Seconds between two looks; each fruitless one takes a quarter longer than the last."""

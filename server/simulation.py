@@ -10,11 +10,11 @@ from typing import Any
 
 from flwr.app import Context, RecordDict
 
-from protocol.options import OptionError, Scalar
 from server.config import server_config
-from server.engine import open_engine
-from server.run_directory import make_run_directory
+from server.grids.engine import open_engine
+from server.results.run_directory import make_run_directory
 from server.training import run_training
+from settings.options import OptionError, Scalar
 
 PROJECT = Path(__file__).resolve().parent.parent
 

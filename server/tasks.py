@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data import draws, load
-from data.draws import Stream
-from models.sasrec import Shape, initial_shared
+import draws
+from data import load
+from draws import Stream
+from models.recommenders.sasrec import Shape, initial_shared
 from protocol.requests import MOST_RANKS, GlobalModel
-from server.catalogue import Catalogue
 from server.config import ServerConfig, ServerOptions
-from server.metrics import ranking_metrics
+from server.population.catalogue import Catalogue
+from server.results.metrics import ranking_metrics
 from strategies.server_model import Optimizer
 
 Metrics = Mapping[str, dict[str, float]]

@@ -18,23 +18,23 @@ from flwr.app import ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from protocol.options import OptionError, require
 from protocol.requests import GlobalModel
-from server.checkpoint import Checkpoint, Checkpoints
 from server.config import ServerConfig, effective
-from server.direct_grid import DirectGrid
 from server.exchange import exchange
-from server.interrupts import StoppedError, finishing_rounds
-from server.nodes import discover
-from server.progress import Progress
-from server.recorder import Recorder
-from server.resume import resumable
-from server.run_directory import held
-from server.storage import StorageError, storing
-from server.tally import Tally
+from server.grids.direct_grid import DirectGrid
+from server.population.nodes import discover
+from server.recovery.checkpoint import Checkpoint, Checkpoints
+from server.recovery.interrupts import StoppedError, finishing_rounds
+from server.recovery.resume import resumable
+from server.results.progress import Progress
+from server.results.recorder import Recorder
+from server.results.run_directory import held
+from server.results.storage import StorageError, storing
+from server.results.tally import Tally
+from server.results.trackers import make_tracker
+from server.results.update_log import UpdateLog, parse_rounds
 from server.tasks import TASKS, Task
-from server.trackers import make_tracker
-from server.update_log import UpdateLog, parse_rounds
+from settings.options import OptionError, require
 from strategies.fedrec import FedRec, Settings
 from strategies.population import Population
 from strategies.server_model import ServerModel

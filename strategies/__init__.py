@@ -1,16 +1,16 @@
 """Robust rules over updates, and the Flower strategy that runs them."""
 
-from strategies.accuracy_check import AccuracyCheck
-from strategies.bulyan import Bulyan
-from strategies.distance_range import DistanceRange
-from strategies.krum import Krum, MultiKrum
-from strategies.median import Median
-from strategies.norm_bound import NormBound
-from strategies.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
 from strategies.rule import Mean, Rule
-from strategies.support_bound import SupportBound
-from strategies.trimmed_mean import TrimmedMean
-from strategies.union import Union
+from strategies.rules.accuracy_check import AccuracyCheck
+from strategies.rules.bulyan import Bulyan
+from strategies.rules.distance_range import DistanceRange
+from strategies.rules.krum import Krum, MultiKrum
+from strategies.rules.median import Median
+from strategies.rules.norm_bound import NormBound
+from strategies.rules.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
+from strategies.rules.support_bound import SupportBound
+from strategies.rules.trimmed_mean import TrimmedMean
+from strategies.rules.union import Union
 
 RULES: dict[str, type[Rule]] = {
     "mean": Mean,

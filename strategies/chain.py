@@ -6,12 +6,12 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from protocol.options import OptionError, RunConfig, Scalar, as_run_config, read
-from protocol.plugins import load_class
+from settings.options import OptionError, RunConfig, Scalar, as_run_config, read
+from settings.plugins import load_class
 from strategies import CLIENT_SIDE, RULES
-from strategies.fl_wbc import PREFIX, FlWbcOptions
 from strategies.names import names_of
 from strategies.rule import Combiner, Mean, Rule, Wrapper
+from strategies.rules.fl_wbc import PREFIX, FlWbcOptions
 
 
 def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicious_fraction: float) -> Rule:

@@ -11,8 +11,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from data import draws
-from data.draws import Stream
+import draws
+from draws import Stream
 from protocol.admission import Limits, UnreadableError
 from protocol.downloads import WHOLE, is_lacking, version_record
 from protocol.messages import model_record, read_counts, request_content, size_of

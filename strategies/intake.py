@@ -16,7 +16,7 @@ from torch import Tensor
 from protocol.admission import NOT_ASKED, Admitted, Limits, UnreadableError
 from protocol.messages import LONGEST_TEXT, read_train_reply, size_of
 from protocol.updates import Updates, merge
-from strategies.side_by_side import side_by_side
+from strategies.sparse.side_by_side import side_by_side
 
 LONGEST_REASON = 200
 MOST_NUMBERS = 32

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data import draws
-from data.draws import Stream
+import draws
+from draws import Stream
 from protocol.requests import Hosted
 
 Ints = NDArray[np.int64]

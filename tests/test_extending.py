@@ -12,12 +12,12 @@ import pytest
 from flwr.common.config import parse_config_args
 
 from client.answers import app
-from experiments.replay import replay
-from protocol.options import OptionError, Scalar, read, with_plugin_options
+from experiments.papers.replay import replay
 from server.config import server_config
-from server.local_grid import LocalGrid
-from server.nodes import discover
+from server.grids.local_grid import LocalGrid
+from server.population.nodes import discover
 from server.simulation import PROJECT, default_options, simulate
+from settings.options import OptionError, Scalar, read, with_plugin_options
 from strategies.population import PopulationError
 
 PAGE = (PROJECT / "docs" / "extending.md").read_text()

@@ -8,9 +8,9 @@ import pytest
 PURE = (
     "benchmarks.rules",
     "benchmarks.training",
-    "client.factorization",
-    "client.images",
-    "client.sasrec",
+    "client.learners.factorization",
+    "client.learners.images",
+    "client.learners.sasrec",
     "strategies.chain",
     "strategies.detection",
 )

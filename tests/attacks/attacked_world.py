@@ -10,8 +10,8 @@ from torch import Tensor
 from attacks.attack import Attack
 from attacks.mod import Attacker, view_of
 from attacks.view import Alteration, AttackerView, HonestTraining
-from client.factorization import Factorization
-from client.private_vectors import PrivateVectors
+from client.learners.factorization import Factorization
+from client.state.private_vectors import PrivateVectors
 from data.interactions import Interactions
 from data.shard import Shard, load_shard
 from data.synthetic import World, synthetic

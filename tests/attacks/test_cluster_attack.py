@@ -8,7 +8,7 @@ import pytest
 import torch
 from attacked_world import PLAIN, Side, dense, population, random_model, random_updates, real_view, scripted_view
 
-from attacks.cluster import (
+from attacks.recommenders.cluster import (
     ClusterAttack,
     ClusterAttackWithContrast,
     ClusterOptions,
@@ -16,10 +16,10 @@ from attacks.cluster import (
     cluster_gradient,
     honest_norms,
 )
-from attacks.kmeans import kmeans
+from attacks.recommenders.kmeans import kmeans
 from attacks.view import AttackerView
-from protocol.options import OptionError
 from protocol.requests import GlobalModel
+from settings.options import OptionError
 
 CONTROLLED = [2, 5, 11, 30, 31, 48]
 SELECTED = [5, 30, 48]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from attacks.adaptive_clusters import AdaptiveClusters
-from attacks.cluster import bounded, cluster_gradient
-from attacks.kmeans import kmeans
+from attacks.recommenders.adaptive_clusters import AdaptiveClusters
+from attacks.recommenders.cluster import bounded, cluster_gradient
+from attacks.recommenders.kmeans import kmeans
 
 
 def algorithm_1(

@@ -6,10 +6,10 @@ import torch
 from attacked_world import DIM, PLAIN, SEED, Side, dense, population, random_model, real_view
 from torch import Tensor
 
-from attacks.fed_attack import FedAttack, FedAttackOptions, hardest_pairs
-from attacks.label_flip import LabelFlip
+from attacks.recommenders.fed_attack import FedAttack, FedAttackOptions, hardest_pairs
+from attacks.recommenders.label_flip import LabelFlip
 from attacks.view import TrainingPairs
-from client.cohort import cohort_of, training_pairs
+from client.learners.cohort import cohort_of, training_pairs
 
 CONTROLLED = [2, 5, 11, 30, 31, 48]
 SELECTED = [5, 30, 48]

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.deep_poisoning import DeepPoisoningOptions, Region, clipped, deep_poisoning, descend
-from attacks.image_client import ImageClient
-from attacks.importance import FLOOR, fisher_diagonal, hutchinson_diagonal, normalised, redundant_set
-from data.images import Examples
-from models.classification import Classifier, LocalTraining, initial_vector
-from models.resnet import ResNet
-from protocol.options import OptionError, read
+from attacks.images.deep_poisoning import DeepPoisoningOptions, Region, clipped, deep_poisoning, descend
+from attacks.images.image_client import ImageClient
+from attacks.images.importance import FLOOR, fisher_diagonal, hutchinson_diagonal, normalised, redundant_set
+from data.images.image_set import Examples
+from models.images.classification import Classifier, LocalTraining, initial_vector
+from models.images.resnet import ResNet
+from settings.options import OptionError, read
 
 
 def _client(module: nn.Module | None = None, seed: int = 0) -> ImageClient:

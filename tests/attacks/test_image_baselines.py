@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.alternating_minimization import AlternatingOptions, alternating_minimization
-from attacks.backdoor import BackdoorOptions, backdoor, label_flip
-from attacks.image_client import ImageClient
-from attacks.persistence import half_life, success_after
-from attacks.poison_data import (
+from attacks.images.alternating_minimization import AlternatingOptions, alternating_minimization
+from attacks.images.backdoor import BackdoorOptions, backdoor, label_flip
+from attacks.images.image_client import ImageClient
+from attacks.images.persistence import half_life, success_after
+from attacks.images.poison_data import (
     PoisonOptions,
     chosen_samples,
     main_task_test,
@@ -19,10 +19,10 @@ from attacks.poison_data import (
     poison_for_training,
     stamp,
 )
-from data.image_files import synthetic_images
-from data.images import ImageSet, iid_shares
-from models.classification import LocalTraining, accuracy, initial_vector, make_classifier, train_cohort
-from protocol.options import OptionError
+from data.images.files import synthetic_images
+from data.images.image_set import ImageSet, iid_shares
+from models.images.classification import LocalTraining, accuracy, initial_vector, make_classifier, train_cohort
+from settings.options import OptionError
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import torch
 from attacked_world import dense, random_updates, scripted_view
 from scipy.stats import kstest
 
-from attacks.fang import Fang
-from attacks.gaussian import Gaussian
-from attacks.honest_statistics import honest_moments
-from attacks.lie import Lie, LieOptions, largest_z, supporters_needed
-from protocol.options import OptionError
+from attacks.updates.fang import Fang
+from attacks.updates.gaussian import Gaussian
+from attacks.updates.honest_statistics import honest_moments
+from attacks.updates.lie import Lie, LieOptions, largest_z, supporters_needed
 from protocol.requests import GlobalModel
 from protocol.updates import Updates
+from settings.options import OptionError
 
 ITEMS, DIM, SHARED = 9, 3, 4
 USERS = list(range(40, 70))

@@ -14,10 +14,10 @@ from client.app import app
 from client.node import node_of
 from data.partition import malicious_users
 from protocol.messages import model_record, read_own_reply, request_content
-from protocol.options import OptionError, Scalar
 from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates
 from server.simulation import default_options
+from settings.options import OptionError, Scalar
 
 FRACTION = 0.02
 MALICIOUS = malicious_users(1000, FRACTION, 0).tolist()
@@ -195,8 +195,8 @@ def test_every_attack_reads_its_options_under_its_prefix() -> None:
     [
         ("clutser", "expected one of none, label-flip, fed-attack, gaussian, lie, fang, cluster, cluster"),
         ("no_such_module:Mine", "No module named 'no_such_module'.*plugin-dir"),
-        ("attacks.lie:Truth", "has no attribute 'Truth'"),
-        ("attacks.lie:largest_z", "Expected a subclass"),
+        ("attacks.updates.lie:Truth", "has no attribute 'Truth'"),
+        ("attacks.updates.lie:largest_z", "Expected a subclass"),
     ],
 )
 def test_an_attack_that_cannot_be_found_is_explained(name: str, expected: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.cohort import cohort_of, contrastive_draws, training_pairs
+from client.learners.cohort import cohort_of, contrastive_draws, training_pairs
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
 from data.synthetic import synthetic
@@ -86,7 +86,7 @@ def test_untouched_items_are_the_same_from_a_list_and_from_a_search(monkeypatch:
     owner = np.sort(np.random.default_rng(2).integers(0, len(users), len(words)))
     found = []
     for listed_for_a_draw in (0, 1 << 30):
-        monkeypatch.setattr("client.cohort.LISTED_FOR_A_DRAW", listed_for_a_draw)
+        monkeypatch.setattr("client.learners.cohort.LISTED_FOR_A_DRAW", listed_for_a_draw)
         found.append(cohort_of(SHARD, users).untouched_items(owner, words))
     assert np.array_equal(*found)
 

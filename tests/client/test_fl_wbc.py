@@ -12,12 +12,12 @@ from client.answers import app
 from client.perturbation import perturbed
 from data.partition import malicious_users
 from protocol.messages import model_record, read_own_reply, request_content
-from protocol.options import OptionError, Scalar
 from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from protocol.updates import Updates, make_updates
 from server.config import server_config
 from server.simulation import default_options
-from strategies.fl_wbc import FlWbcOptions
+from settings.options import OptionError, Scalar
+from strategies.rules.fl_wbc import FlWbcOptions
 
 SEED, ROUND = 4, 17
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.image_client import ImageClient
-from attacks.poison_data import PoisonOptions
+import draws
+from attacks.images.image_client import ImageClient
+from attacks.images.poison_data import PoisonOptions
 from client.config import client_config
-from client.images import ImageHosting, ImageLearner, LocalOptions, host_images
-from data import draws
-from data.draws import Stream
-from data.image_files import synthetic_images
-from data.images import VALIDATION_SHARE, allot
-from models.classification import LocalTraining, initial_vector, make_classifier, train
-from protocol.options import OptionError
+from client.learners.images import ImageHosting, ImageLearner, LocalOptions, host_images
+from data.images.files import synthetic_images
+from data.images.image_set import VALIDATION_SHARE, allot
+from draws import Stream
+from models.images.classification import LocalTraining, initial_vector, make_classifier, train
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
 from server.simulation import default_options
+from settings.options import OptionError
 
 SEED = 4
 DATA = synthetic_images(300, 60)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from client.about import NOTE, kept_states, states_of
+from client.state.about import NOTE, kept_states, states_of
 
 
 def test_a_run_of_the_same_name_is_another_run(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import data.shard
-from client.private_vectors import PrivateVectors
+from client.state.private_vectors import PrivateVectors
 from data.interactions import leave_one_out
 from data.scale import scale
 from data.shard import load_shard, shard_of

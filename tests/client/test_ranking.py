@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from client.cohort import cohort_of
+from client.learners.cohort import cohort_of
 from client.ranking import held_out_ranks, rank_histogram
 from data.interactions import from_columns, leave_one_out
 from data.shard import shard_of
-from server.metrics import ranking_metrics
+from server.results.metrics import ranking_metrics
 
 
 def a_shard(num_users: int, num_items: int, seed: int, repeats: bool):

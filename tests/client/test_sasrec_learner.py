@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.fed_attack import FedAttack
-from attacks.label_flip import swapped
+from attacks.recommenders.fed_attack import FedAttack
+from attacks.recommenders.label_flip import swapped
 from attacks.view import TrainingPairs
-from client import cohort as cohorts
-from client.cohort import cohort_of, negative_items
 from client.config import ClientConfig, ClientOptions
 from client.hosting import ShardHosting
+from client.learners import cohort as cohorts
+from client.learners.cohort import cohort_of, negative_items
+from client.learners.sasrec import SequenceLearner
 from client.node_options import NodeOptions
-from client.sasrec import SequenceLearner
-from data.draws import Stream, generator
 from data.interactions import from_columns
 from data.shard import Shard, load_shard
 from data.synthetic import World, synthetic
-from models import sasrec
-from models.sasrec import Shape
+from draws import Stream, generator
+from models.recommenders import sasrec
+from models.recommenders.sasrec import Shape
 from protocol.admission import Limits, admit
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates
@@ -272,9 +272,26 @@ def test_a_node_makes_it_from_its_options_and_no_private_vectors() -> None:
 @pytest.mark.parametrize(
     ("name", "own", "others"),
     [
-        ("mf", "client.factorization", ("client.sasrec", "models.sasrec", "models.sasrec_cohort")),
-        ("sasrec", "client.sasrec", ("client.factorization", "models.mf", "models.classification")),
-        ("lenet", "client.images", ("client.factorization", "models.mf", "client.sasrec", "models.sasrec")),
+        (
+            "mf",
+            "client.learners.factorization",
+            ("client.learners.sasrec", "models.recommenders.sasrec", "models.recommenders.sasrec_cohort"),
+        ),
+        (
+            "sasrec",
+            "client.learners.sasrec",
+            ("client.learners.factorization", "models.recommenders.mf", "models.images.classification"),
+        ),
+        (
+            "lenet",
+            "client.learners.images",
+            (
+                "client.learners.factorization",
+                "models.recommenders.mf",
+                "client.learners.sasrec",
+                "models.recommenders.sasrec",
+            ),
+        ),
     ],
 )
 def test_a_clients_process_loads_its_own_model_alone(name: str, own: str, others: tuple[str, ...]) -> None:

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client import private_vectors, undo_log
-from client.attack_log import AttackLog
-from client.private_vectors import PrivateVectors
-from client.timeline import AbandonedError, Timeline
-from client.undo_log import DamagedLogError, Record, UndoLog
+from client.state import private_vectors, undo_log
+from client.state.attack_log import AttackLog
+from client.state.private_vectors import PrivateVectors
+from client.state.timeline import AbandonedError, Timeline
+from client.state.undo_log import DamagedLogError, Record, UndoLog
 
 USERS = np.arange(10, 30)
 DIM, RATE = 4, 0.01

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import data
 from data import delimited
 from data.atomic import read_inter
-from protocol.options import OptionError
+from settings.options import OptionError
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
 IDS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)

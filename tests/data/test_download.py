@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from data.download import download
-from protocol.options import OptionError
+from settings.options import OptionError
 
 CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -15,7 +15,7 @@ import pytest
 
 import data
 from data import delimited, gowalla
-from protocol.options import OptionError
+from settings.options import OptionError
 
 CHECKINS = [
     "0\t2010-10-19T23:55:27Z\t30.2359091167\t-97.7951395833\t22847",

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from data import image_files
-from data.image_files import load_images, parse_idx, synthetic_images
-from data.images import dirichlet_shares, iid_shares
-from protocol.options import OptionError
+from data.images import files as image_files
+from data.images.files import load_images, parse_idx, synthetic_images
+from data.images.image_set import dirichlet_shares, iid_shares
+from settings.options import OptionError
 
 DATA = os.environ.get("ROBUST_FEDREC_DATA", "")
 

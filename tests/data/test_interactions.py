@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.interactions import Interactions, from_columns, leave_one_out
 from data.shard import load_shard, shard_of
-from protocol.options import OptionError
+from settings.options import OptionError
 
 # Few users, items and times, so that ties and repeats are common.
 ROWS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=60)

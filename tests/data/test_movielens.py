@@ -19,7 +19,7 @@ import pytest
 import data
 from data import movielens
 from data.interactions import Interactions, leave_one_out
-from protocol.options import OptionError
+from settings.options import OptionError
 
 RATINGS = ["1::1193::5::978300760", "1::661::3::978302109", "2::1193::4::978298413", "1::914::3::978300760"]
 MOVIES = ["661::James and the Giant Peach (1996)::Animation", "914::Café: a Film (1964)::Musical|Romance"]

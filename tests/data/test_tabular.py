@@ -10,7 +10,7 @@ import pytest
 
 import data
 from data.tabular import read_table
-from protocol.options import OptionError
+from settings.options import OptionError
 
 pa: Any = pytest.importorskip("pyarrow")
 

@@ -163,7 +163,7 @@ def test_the_images_requirements_install_into_a_clean_environment(tmp_path: Path
     assert torch is not None
     command = [python, "-m", "pip", "install", "--quiet", "-r", PROJECT / "deploy" / "requirements.txt", torch[1]]
     subprocess.run(command, check=True)
-    program = "import client.answers, client.factorization, server.app, deploy.node, deploy.health, strategies"
+    program = "import client.answers, client.learners.factorization, server.app, deploy.node, deploy.health, strategies"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     subprocess.run([python, "-c", program], cwd=tmp_path, env=environment, check=True)
 

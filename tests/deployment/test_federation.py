@@ -194,8 +194,8 @@ def test_a_supernode_opens_with_the_preface_of_http2(finished: Finished) -> None
 
 def test_private_vectors_stay_on_the_nodes(finished: Finished) -> None:
     """Each node keeps its own users' vectors on its own disk, and can recommend from them without the server."""
-    from client.about import kept_users
     from client.recommend import recommend
+    from client.state.about import kept_users
 
     state = finished.run.parents[1] / "state-1"
     notes = [*state.rglob("about.json"), *(finished.run.parents[1] / "state-second").rglob("about.json")]

@@ -17,13 +17,13 @@ from client.recommend import recommend
 from data import load
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users
-from protocol.options import OptionError, Scalar
-from server.catalogue import Catalogue
 from server.config import server_config
-from server.local_grid import LocalGrid
-from server.nodes import discover
+from server.grids.local_grid import LocalGrid
+from server.population.catalogue import Catalogue
+from server.population.nodes import discover
 from server.simulation import default_options
 from server.training import run_training
+from settings.options import OptionError, Scalar
 from strategies.population import PopulationError
 
 NODES = 3

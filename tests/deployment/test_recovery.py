@@ -24,13 +24,13 @@ from flwr.app import Context, Message, RecordDict
 from safetensors.torch import load_file
 
 from client import answers
-from client.about import kept_users
-from client.undo_log import UndoLog
+from client.state.about import kept_users
+from client.state.undo_log import UndoLog
 from deploy.certificates import make_certificates
 from deploy.federation import Federation, TomlScalar, local_place, supernode_command
 from deploy.processes import Processes, descendants, wait_until
 from server.config import server_config
-from server.local_grid import LocalGrid
+from server.grids.local_grid import LocalGrid
 from server.simulation import default_options
 from server.training import run_training
 

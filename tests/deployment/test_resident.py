@@ -16,12 +16,13 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from safetensors.torch import load_file
 
-from client import answers, resident
-from protocol.options import Scalar
+from client import answers
+from client.deployed import resident
 from server.config import server_config
-from server.local_grid import LocalGrid
+from server.grids.local_grid import LocalGrid
 from server.simulation import default_options
 from server.training import run_training
+from settings.options import Scalar
 
 PROJECT = Path(__file__).resolve().parents[2]
 OPTIONS: dict[str, Scalar] = {
@@ -144,7 +145,7 @@ def test_a_folder_that_others_can_enter_is_not_used(monkeypatch: pytest.MonkeyPa
 def test_the_process_that_flower_starts_imports_nothing_heavy() -> None:
     program = textwrap.dedent("""
         import sys
-        import client.app, client.resident
+        import client.app, client.deployed.resident
         heavy = {"torch", "scipy", "sklearn", "ray", "pandas", "pyarrow"} & set(sys.modules)
         ours = {name.partition(".")[0] for name in sys.modules} & {"attacks", "data", "models", "server", "strategies"}
         sys.exit(str(sorted(heavy | ours)) if heavy | ours else 0)
@@ -156,7 +157,7 @@ def test_the_process_that_flower_starts_imports_nothing_heavy() -> None:
 def test_a_node_imports_neither_scipy_nor_ray() -> None:
     program = textwrap.dedent("""
         import sys
-        import client.answers, client.factorization, attacks.cluster, data.movielens
+        import client.answers, client.learners.factorization, attacks.recommenders.cluster, data.movielens
         heavy = {"scipy", "sklearn", "ray", "pandas", "pyarrow"} & set(sys.modules)
         sys.exit(str(sorted(heavy)) if heavy else 0)
     """)

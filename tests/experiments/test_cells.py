@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from experiments.cell import cell, finished, unavailable
+from experiments.runner.cell import cell, finished, unavailable
 from server.config import effective, server_config
 from server.simulation import default_options
 

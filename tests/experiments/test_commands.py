@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main, parser
-from experiments.cell import _source, finished
-from experiments.choices import place_of, plan_of
-from experiments.completion import Completion
-from experiments.grid import Plan
-from experiments.grids import GRIDS, grids_of
-from experiments.pool import run_cells
-from experiments.results import draw, sheet_of, write
+from experiments.papers.results import draw, sheet_of, write
+from experiments.runner.cell import _source, finished
+from experiments.runner.choices import place_of, plan_of
+from experiments.runner.completion import Completion
+from experiments.runner.grid import Plan
+from experiments.runner.grids import GRIDS, grids_of
+from experiments.runner.pool import run_cells
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}

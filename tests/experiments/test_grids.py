@@ -2,11 +2,11 @@
 
 import pytest
 
-from experiments import paper
-from experiments.cell import unavailable
-from experiments.grid import Plan
-from experiments.grids import GRIDS
-from experiments.results import in_order, names_of
+from experiments.papers import paper
+from experiments.papers.results import in_order, names_of
+from experiments.runner.cell import unavailable
+from experiments.runner.grid import Plan
+from experiments.runner.grids import GRIDS
 
 
 @pytest.mark.parametrize("model", ["mf", "sasrec"])

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments.groups import Ranked, by_activity, by_popularity, coverage, rank_run
-from protocol.options import OptionError
+from experiments.papers.groups import Ranked, by_activity, by_popularity, coverage, rank_run
 from server.simulation import simulate
+from settings.options import OptionError
 
 
 @pytest.fixture(scope="module")

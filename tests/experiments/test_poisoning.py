@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import parser
-from experiments.cell import unavailable
-from experiments.choices import plan_of
-from experiments.completion import Completion, survey
-from experiments.grid import Plan
-from experiments.grids import GRIDS
-from experiments.poisoning import ATTACKS, DEFENSES, flagged, measure, stop_of
-from experiments.poisoning_figure import flagged_so_far
-from experiments.results import draw, sheet_of, write
+from experiments.papers.poisoning import ATTACKS, DEFENSES, flagged, measure, stop_of
+from experiments.papers.poisoning_figure import flagged_so_far
+from experiments.papers.results import draw, sheet_of, write
+from experiments.runner.cell import unavailable
+from experiments.runner.choices import plan_of
+from experiments.runner.completion import Completion, survey
+from experiments.runner.grid import Plan
+from experiments.runner.grids import GRIDS
 from server.simulation import simulate
 
 TINY = Plan(

@@ -3,8 +3,8 @@
 import fcntl
 from pathlib import Path
 
-from experiments.cell import Cell, cell, finished
-from experiments.pool import run_cells
+from experiments.runner.cell import Cell, cell, finished
+from experiments.runner.pool import run_cells
 
 SMALL = {"dataset": "synthetic", "num-server-rounds": 2, "clients-per-round": 5}
 
@@ -35,7 +35,7 @@ def test_a_run_that_another_grid_completed_meanwhile_is_left_as_it_is(tmp_path: 
 
 
 def test_a_run_that_another_grid_is_at_is_tried_again_until_it_is_free(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("experiments.pool.TAKEN_PAUSE", 0.1)
+    monkeypatch.setattr("experiments.runner.pool.TAKEN_PAUSE", 0.1)
     one, told = cell(SMALL), Told()
     lock = tmp_path / ".claims" / f"{one.name}.lock"
     lock.parent.mkdir()

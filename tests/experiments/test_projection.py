@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.projection import gram, principal_components, projected_updates, uniformities
+from experiments.papers.projection import gram, principal_components, projected_updates, uniformities
 from protocol.updates import make_updates
 
 

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from experiments.report import write_report
-from experiments.run_record import read_run
-from protocol.options import OptionError
+from experiments.report.report import write_report
+from experiments.report.run_record import read_run
+from settings.options import OptionError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

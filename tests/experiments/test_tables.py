@@ -9,13 +9,13 @@ import pytest
 from scipy import integrate
 from scipy.special import gamma
 
-from experiments.completion import Completion
-from experiments.grid import Plan
-from experiments.grids import GRIDS
-from experiments.intervals import interval
-from experiments.sheet import Sheet
-from experiments.tables import lines_of, sheet
-from experiments.verdicts import half_life, worst_case
+from experiments.papers.tables import lines_of, sheet
+from experiments.papers.verdicts import half_life, worst_case
+from experiments.report.intervals import interval
+from experiments.report.sheet import Sheet
+from experiments.runner.completion import Completion
+from experiments.runner.grid import Plan
+from experiments.runner.grids import GRIDS
 
 
 def _summary(value: float, last: float | None = None) -> dict:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from protocol.options import OptionError
-from server.trackers import evaluation_scalars, make_tracker, round_scalars
+from server.results.trackers import evaluation_scalars, make_tracker, round_scalars
+from settings.options import OptionError
 
 
 def _told(run):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.replay import replay
-from protocol.options import OptionError
-from server.update_log import parse_rounds, recorded_rounds
+from experiments.papers.replay import replay
+from server.results.update_log import parse_rounds, recorded_rounds
+from settings.options import OptionError
 
 
 @pytest.mark.parametrize(

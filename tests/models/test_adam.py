@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.private_vectors import PrivateVectors
+from client.state.private_vectors import PrivateVectors
 from models import adam
 from models.adam import Moments
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from data import draws
-from data.draws import Stream
-from data.image_files import synthetic_images
-from data.images import Examples
-from models.classification import (
+import draws
+from data.images.files import synthetic_images
+from data.images.image_set import Examples
+from draws import Stream
+from models.images.classification import (
     LARGEST_LOSS,
     Classifier,
     LocalTraining,
@@ -23,9 +23,9 @@ from models.classification import (
     train,
     train_cohort,
 )
-from models.lenet import LeNet
-from models.resnet import ResNet, resnet8, resnet18
-from protocol.options import OptionError
+from models.images.lenet import LeNet
+from models.images.resnet import ResNet, resnet8, resnet18
+from settings.options import OptionError
 
 
 def _tiny_resnet() -> ResNet:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import dropout
+from models.recommenders import dropout
 
 KEYS = dropout.user_keys(0, 1, np.arange(40))
 

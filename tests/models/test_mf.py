@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.contrastive import ContrastiveDraws
-from models.mf import Pairs, cohort_gradient
+from models.recommenders.contrastive import ContrastiveDraws
+from models.recommenders.mf import Pairs, cohort_gradient
 
 NUM_ITEMS, DIM = 40, 6
 

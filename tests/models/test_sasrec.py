@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import sasrec
-from models.sasrec import Shape
-from models.sasrec_scoring import last_hidden
+from models.recommenders import sasrec
+from models.recommenders.sasrec import Shape
+from models.recommenders.sasrec_scoring import last_hidden
 
 SHAPE = Shape(dim=8, max_length=10, blocks=2)
 NUM_ITEMS = 20

@@ -30,9 +30,9 @@ from protocol.arrays import to_array
 from protocol.messages import counts_content, read_counts, read_hosted, read_train_reply
 from protocol.requests import LossOptions
 from protocol.updates import make_updates, splits_of
-from server.recorder import round_line
+from server.results.recorder import round_line
+from server.results.tally import Tally
 from server.simulation import default_options
-from server.tally import Tally
 from strategies.chain import compose
 from strategies.fedrec import FedRec, Settings
 from strategies.population import Population

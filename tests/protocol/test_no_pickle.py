@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("attacks", "client", "data", "experiments", "models", "protocol", "server", "strategies", "deploy")
+PACKAGES = (
+    "attacks",
+    "client",
+    "data",
+    "experiments",
+    "models",
+    "protocol",
+    "server",
+    "settings",
+    "strategies",
+    "deploy",
+)
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle", "yaml"}

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from what_runs_leave import nodes_state, results
 
-from protocol.options import OptionError
-from server.checkpoint import Checkpoint, CheckpointError, Checkpoints, as_bytes, name_of, read
+from server.recovery.checkpoint import Checkpoint, CheckpointError, Checkpoints, as_bytes, name_of, read
+from server.results.storage import StorageError
 from server.simulation import PROJECT, simulate
-from server.storage import StorageError
+from settings.options import OptionError
 from strategies.server_model import ServerModel
 
 OPTIONS: dict[str, Any] = {
@@ -265,7 +265,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(
 FULL = """
 import json, resource, signal, sys
 from server.simulation import simulate
-from server.storage import StorageError
+from server.results.storage import StorageError
 # A limit on the size of files acts like a disk that is full.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -322,7 +322,7 @@ def test_ctrl_c_ends_the_round_and_the_run_can_go_on(tmp_path: Path, uninterrupt
 
 
 def test_two_processes_do_not_train_in_one_directory(tmp_path: Path) -> None:
-    from server.run_directory import held
+    from server.results.run_directory import held
 
     options = {**OPTIONS, "output-dir": str(tmp_path), "num-server-rounds": 5}
     directory, _ = simulate(options)

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 
 import client.app
 from protocol.messages import counts_content, read_counts
-from server.checkpoint import checkpoint_files
 from server.config import server_config
-from server.local_grid import LocalGrid
-from server.run_directory import make_run_directory
+from server.grids.local_grid import LocalGrid
+from server.recovery.checkpoint import checkpoint_files
+from server.results.run_directory import make_run_directory
+from server.results.tally import Tally
 from server.simulation import PROJECT, default_options
-from server.tally import Tally
 from server.training import run_training
 from strategies.fedrec import RoundOutcome
 from strategies.intake import Intake

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from server.handed_memory import ALIGNED, HandedMemory, Place, read
+from server.grids.handed_memory import ALIGNED, HandedMemory, Place, read
 
 CHILD = """
 import sys
-from server.handed_memory import Place, read
+from server.grids.handed_memory import Place, read
 sys.stdout.buffer.write(read(Place(*map(int, sys.argv[1:]))))
 """
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from protocol.own_data import own_content
 from protocol.requests import OwnIds
-from server.catalogue import Catalogue
-from server.nodes import Arrivals
+from server.population.catalogue import Catalogue
+from server.population.nodes import Arrivals
 
 
 def ids(*names: str) -> NDArray[np.str_]:
@@ -48,7 +48,7 @@ def test_an_answer_that_breaks_its_reader_refuses_its_node_alone(monkeypatch: py
     def broken(content: RecordDict, *most: int) -> None:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("server.nodes.read_own", broken)
+    monkeypatch.setattr("server.population.nodes.read_own", broken)
     arrivals = Arrivals(Catalogue(ids("0"), ids("a")))
     assert arrivals.note(said(OwnIds(("0",), ("a",)))) is None
     assert list(arrivals.refused.values()) == ["unreadable: RecursionError"]

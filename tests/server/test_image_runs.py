@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from what_runs_leave import assert_same, run
 
 from attacks import ATTACKS, IMAGE_ATTACKS
-from experiments.report import page
-from experiments.run_record import read_run
-from protocol.options import OptionError, Scalar
-from server.checkpoint import name_of
+from experiments.report.report import page
+from experiments.report.run_record import read_run
 from server.config import effective, server_config
+from server.recovery.checkpoint import name_of
+from server.results.update_log import recorded_rounds
 from server.simulation import default_options
-from server.update_log import recorded_rounds
+from settings.options import OptionError, Scalar
 from strategies import RULES
 
 SMALL: dict[str, Scalar] = {

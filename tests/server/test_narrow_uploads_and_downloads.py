@@ -11,10 +11,10 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client import kept_models
-from protocol.options import OptionError
 from server.config import server_config
-from server.local_grid import LocalGrid
+from server.grids.local_grid import LocalGrid
 from server.simulation import default_options, simulate
+from settings.options import OptionError
 
 SHORT = {
     "engine": "local",

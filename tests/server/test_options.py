@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 
 from attacks import ATTACKS_ON, attack_class
-from attacks.poison_data import PoisonOptions
-from client.about import kept_states, states_of
+from attacks.images.poison_data import PoisonOptions
 from client.config import ClientOptions, client_config
 from client.recommend import read_model
+from client.state.about import kept_states, states_of
 from models import MODELS
-from models.classification import LocalTraining
-from protocol.options import OptionError, as_run_config
+from models.images.classification import LocalTraining
 from server.config import ServerOptions, server_config
 from server.simulation import default_options, simulate
+from settings.options import OptionError, as_run_config
 from strategies.chain import default_options as rule_options
 
 COMPLETED = {"norm-bound-threshold"}

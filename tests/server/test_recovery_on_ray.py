@@ -39,7 +39,8 @@ import json, sys, time
 from pathlib import Path
 options, kill_at, marker = json.loads(sys.argv[1])
 import ray
-from server import ray_grid, simulation
+from server.grids import ray_grid
+from server import simulation
 push, collect = ray_grid.RayGrid.push_messages, ray_grid.RayGrid._collect
 current = []
 def pushing(self, messages):

@@ -8,11 +8,11 @@ import torch
 from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 
-from server import engine
 from server.config import server_config
-from server.handed_memory import HandedMemory
-from server.local_grid import LocalGrid
-from server.run_directory import make_run_directory
+from server.grids import engine
+from server.grids.handed_memory import HandedMemory
+from server.grids.local_grid import LocalGrid
+from server.results.run_directory import make_run_directory
 from server.simulation import default_options, simulate
 from server.training import run_training
 
@@ -97,7 +97,7 @@ def test_the_order_of_replies_does_not_matter(two_nodes, tmp_path, monkeypatch) 
         def send_and_receive(self, messages, *, timeout=None):
             return list(super().send_and_receive(messages, timeout=timeout))[::-1]
 
-    monkeypatch.setattr("server.local_grid.LocalGrid", Backwards)
+    monkeypatch.setattr("server.grids.local_grid.LocalGrid", Backwards)
     assert_same(two_nodes, run(tmp_path, engine="local", **{"num-nodes": 5}))
 
 

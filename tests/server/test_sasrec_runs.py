@@ -13,14 +13,14 @@ from what_runs_leave import assert_same, model_and_lines, run
 
 import client.app
 from attacks import ATTACKS
-from client.attack_log import AttackLog
+from client.state.attack_log import AttackLog
 from protocol.messages import model_record, read_own_reply, request_content
-from protocol.options import Scalar
 from protocol.requests import LossOptions, TrainRequest
 from server.config import server_config
-from server.local_grid import LocalGrid
+from server.grids.local_grid import LocalGrid
 from server.simulation import default_options
 from server.tasks import TASKS
+from settings.options import Scalar
 from strategies import RULES
 
 SMALL: dict[str, Scalar] = {

@@ -22,13 +22,13 @@ from what_runs_leave import nodes_state, results
 
 from client import answers
 from protocol.messages import read_hosted
-from protocol.options import OptionError
 from server.exchange import Pending, exchange
-from server.interrupts import StoppedError
-from server.local_grid import LocalGrid
-from server.nodes import discover
-from server.run_directory import held
+from server.grids.local_grid import LocalGrid
+from server.population.nodes import discover
+from server.recovery.interrupts import StoppedError
+from server.results.run_directory import held
 from server.simulation import PROJECT, default_options, simulate
+from settings.options import OptionError
 from strategies.population import PopulationError
 
 OPTIONS: dict[str, Any] = {
@@ -157,7 +157,7 @@ def test_a_run_that_is_resumed_waits_for_its_own_nodes_and_takes_no_others(monke
     found = discover(nodes(88), 0, 60.0).marks
     late = FlowersGrid(nodes(89), {2: 2})
     assert set(discover(late, 1, 60.0, expected=found).nodes.tolist()) == {1, 2}
-    monkeypatch.setattr("server.nodes.ALONE", 0.0)
+    monkeypatch.setattr("server.population.nodes.ALONE", 0.0)
     before_it = FlowersGrid(LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 3, "memory", 91), {})
     with pytest.raises(PopulationError, match="the run needs the 2 nodes that it had before"):
         discover(before_it, 1, 1.0, expected=found)
@@ -240,7 +240,7 @@ def test_a_reply_that_cannot_be_unpacked_costs_itself_alone(broken: Exception) -
 
 ENDING = """
 import os, signal, sys, threading, time
-from server.interrupts import ending_at_once
+from server.recovery.interrupts import ending_at_once
 def in_a_thread():
     time.sleep(0.2)
     signal.raise_signal(signal.SIGINT)

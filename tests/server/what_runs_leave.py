@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from protocol.options import Scalar
 from server.simulation import simulate
+from settings.options import Scalar
 
 TIMED = {"seconds", "evaluation_seconds", "bytes_down", "bytes_up"}
 CLOCK = {"seconds", "evaluation_seconds", "rounds_per_second", "run", "timings"}

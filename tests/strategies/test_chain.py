@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from random_updates import Shape, model_of, random_updates, view
 
-from protocol.options import OptionError, Scalar
+from settings.options import OptionError, Scalar
 from strategies import CLIENT_SIDE, RULES
 from strategies.chain import compose, default_options, prefix_of
-from strategies.krum import MultiKrum
-from strategies.median import Median
-from strategies.norm_bound import NormBound
 from strategies.rule import Mean, Wrapper
-from strategies.trimmed_mean import TrimmedMean
-from strategies.union import Union
+from strategies.rules.krum import MultiKrum
+from strategies.rules.median import Median
+from strategies.rules.norm_bound import NormBound
+from strategies.rules.trimmed_mean import TrimmedMean
+from strategies.rules.union import Union
 
 OWN_RULE = '''
 from dataclasses import dataclass

@@ -11,11 +11,11 @@ from flwr.serverapp.strategy import Krum as FlowerKrum
 from flwr.serverapp.strategy import MultiKrum as FlowerMultiKrum
 from random_updates import Floats, Shape, from_dense, model_of, view
 
-from strategies.bulyan import Bulyan, BulyanOptions
-from strategies.krum import Krum, KrumOptions, MultiKrum
-from strategies.median import Median
 from strategies.rule import Mean, Rule
-from strategies.trimmed_mean import TrimmedMean, TrimmedMeanOptions
+from strategies.rules.bulyan import Bulyan, BulyanOptions
+from strategies.rules.krum import Krum, KrumOptions, MultiKrum
+from strategies.rules.median import Median
+from strategies.rules.trimmed_mean import TrimmedMean, TrimmedMeanOptions
 
 NUM_ITEMS, DIM = 9, 4
 

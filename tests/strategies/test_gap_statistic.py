@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from strategies.gap_statistic import Floats, log_dispersions, num_clusters, split_in_two
+from strategies.sparse.gap_statistic import Floats, log_dispersions, num_clusters, split_in_two
 
 numbers = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=8)
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from protocol.options import OptionError
 from protocol.updates import Updates, make_updates
-from strategies.accuracy_check import AccuracyCheck
-from strategies.distance_range import DistanceRange, DistanceRangeOptions, range_scores
+from settings.options import OptionError
 from strategies.rule import ServerView
+from strategies.rules.accuracy_check import AccuracyCheck
+from strategies.rules.distance_range import DistanceRange, DistanceRangeOptions, range_scores
 from strategies.server_model import ServerModel
 
 

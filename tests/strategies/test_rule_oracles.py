@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_updates import Floats, Shape, assert_close, dense, flat, model_of, random_updates, shapes, view, whole
 
-from strategies.bulyan import Bulyan, BulyanOptions
-from strategies.krum import Krum, KrumOptions, MultiKrum, squared_distances
-from strategies.l2_share import with_whole_l2
-from strategies.median import Median
-from strategies.norm_bound import NormBound, NormBoundOptions
-from strategies.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
 from strategies.rule import Mean
-from strategies.trimmed_mean import TrimmedMean, TrimmedMeanOptions
+from strategies.rules.bulyan import Bulyan, BulyanOptions
+from strategies.rules.krum import Krum, KrumOptions, MultiKrum, squared_distances
+from strategies.rules.median import Median
+from strategies.rules.norm_bound import NormBound, NormBoundOptions
+from strategies.rules.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
+from strategies.rules.trimmed_mean import TrimmedMean, TrimmedMeanOptions
+from strategies.sparse.l2_share import with_whole_l2
 
 assumed = st.integers(0, 5)
 each_rule = settings(max_examples=40, deadline=None)
@@ -189,7 +189,7 @@ def test_per_item_krum_takes_one_users_row(shape: Shape, f: int) -> None:
     updates = random_updates(shape)
     rule = PerItemKrum(KrumOptions(num_malicious_nodes=f))
     # As where there are so many shared parameters that other rules take a few at a time.
-    with patch("strategies.order_statistics.CELLS", 1):
+    with patch("strategies.sparse.order_statistics.CELLS", 1):
         result = rule.aggregate(updates, view(model_of(shape))).gradient
     for item in range(shape.num_items):
         rows = updates.rows[updates.items == item].numpy()

@@ -24,16 +24,16 @@ from random_updates import (
 )
 
 from protocol.updates import Updates, concat
-from strategies.bulyan import Bulyan, BulyanOptions
-from strategies.krum import Krum, KrumOptions, MultiKrum
-from strategies.median import Median
-from strategies.norm_bound import NormBound, NormBoundOptions
-from strategies.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
 from strategies.rule import Mean, Rule
+from strategies.rules.bulyan import Bulyan, BulyanOptions
+from strategies.rules.krum import Krum, KrumOptions, MultiKrum
+from strategies.rules.median import Median
+from strategies.rules.norm_bound import NormBound, NormBoundOptions
+from strategies.rules.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
+from strategies.rules.support_bound import SupportBound, SupportBoundOptions
+from strategies.rules.trimmed_mean import TrimmedMean, TrimmedMeanOptions
+from strategies.rules.union import Union, UnionOptions
 from strategies.server_model import ServerModel
-from strategies.support_bound import SupportBound, SupportBoundOptions
-from strategies.trimmed_mean import TrimmedMean, TrimmedMeanOptions
-from strategies.union import Union, UnionOptions
 
 RULES: dict[str, Rule] = {
     "mean": Mean(),

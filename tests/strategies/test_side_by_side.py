@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from protocol.updates import Updates, make_updates
-from strategies.krum import squared_distances
-from strategies.order_statistics import coordinate_wise, middle_mean
+from strategies.rules.krum import squared_distances
 from strategies.server_model import ServerModel
-from strategies.side_by_side import side_by_side, use_threads
-from strategies.uniformity import uniformities
+from strategies.sparse.order_statistics import coordinate_wise, middle_mean
+from strategies.sparse.side_by_side import side_by_side, use_threads
+from strategies.sparse.uniformity import uniformities
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_updates import Shape, model_of, random_updates, shapes, view
 
-from protocol.options import Scalar
 from protocol.updates import Updates, make_updates, splits_of
 from server.config import server_config
-from strategies.support_bound import SupportBound, SupportBoundOptions, thin
+from settings.options import Scalar
+from strategies.rules.support_bound import SupportBound, SupportBoundOptions, thin
 
 SHAPE = Shape(0, 1, 100, 2, 0, 1.0)
 

@@ -10,9 +10,9 @@ from random_updates import Floats, Shape, dense, model_of, random_updates, shape
 
 from models.adam import Moments
 from protocol.updates import Gradient, Updates, concat, make_updates
+from strategies.rules.union import Union, UnionOptions, smaller_cluster
 from strategies.server_model import ServerModel
-from strategies.uniformity import uniformities
-from strategies.union import Union, UnionOptions, smaller_cluster
+from strategies.sparse.uniformity import uniformities
 
 
 def stepped_by_torch(model: ServerModel, gradient: Floats) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Attacks on recommenders: one attack a file."""

@@ -1,0 +1,1 @@
+"""Attacks on any model's updates, from honest statistics: one attack a file."""

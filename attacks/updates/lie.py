@@ -1,0 +1,58 @@
+"""LIE, "a little is enough" (Baruch, Baruch and Goldberg 2019): a shift just small enough to pass for honest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scipy.stats import norm
+
+from attacks.attack import Attack
+from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
+from attacks.view import AttackerView
+from protocol.updates import Updates
+from settings.options import require
+
+
+@dataclass(frozen=True)
+class LieOptions:
+    """Options of LIE.
+
+    ``z``: how many deviations the upload lies from the mean; 0 takes the largest that the formula allows.
+    """
+
+    z: float = 0.0
+
+
+class Lie(Attack):
+    """A model attack: all users upload the same μ − z·σ."""
+
+    prefix = "lie"
+    Options = LieOptions
+
+    def poison(self, view: AttackerView) -> Updates:
+        """The same update for every selected user."""
+        mean, deviation = honest_moments(view.sample_honest())
+        z = self.options.z or largest_z(view.clients_per_round, view.expected_malicious)
+        rows, shared = mean.rows - z * deviation.rows, mean.shared - z * deviation.shared
+        return poisoned_updates(view.honest, Coordinates(mean.items, rows, shared))
+
+
+def supporters_needed(clients: int, malicious: int) -> int:
+    """q = ⌊n/2 + 1⌋ − m: how many honest clients must lie farther out for the malicious ones to pass as a majority."""
+    return clients // 2 + 1 - malicious
+
+
+def largest_z(clients: int, malicious: int) -> float:
+    """z = Φ⁻¹((n − m − q)/(n − m)) of n clients with m malicious ones among them (Algorithm 3, line 3).
+
+    Raises ``OptionError`` where this is not finite: with a malicious majority, or hardly any honest client.
+    """
+    honest = clients - malicious
+    inside = honest - supporters_needed(clients, malicious)
+    usable = 0 < inside < honest
+    expected = f"a number other than 0: the formula has no value for {malicious} malicious among {clients} clients"
+    require(usable, "lie-z", 0.0, expected)
+    z = float(norm.ppf(inside / honest))
+    assert math.isfinite(z)
+    return z

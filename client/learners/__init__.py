@@ -1,0 +1,1 @@
+"""What a node runs for each kind of model."""

@@ -1,0 +1,1 @@
+"""Runs grids of trainings and resumes them."""

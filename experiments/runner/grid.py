@@ -1,0 +1,64 @@
+"""What a table or figure is: a plan in, a grid of runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from experiments.papers import paper
+from experiments.runner.cell import WHERE, Cell
+from settings.options import Scalar
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asked for.
+
+    ``rounds_for``: fewer rounds for the defenses named, because they are slow; ``extra``: options for all runs;
+    ``attacks``, ``defenses``: more than the paper's, in the grids that compare them.
+    """
+
+    dataset: str = "ml-1m"
+    model: str = "mf"
+    seeds: tuple[int, ...] = (0,)
+    rounds: int = paper.ROUNDS
+    rounds_for: Mapping[str, int] = field(default_factory=dict)
+    extra: Mapping[str, Scalar] = field(default_factory=dict)
+    attacks: tuple[str, ...] = ()
+    defenses: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> dict[str, Scalar]:
+        """The extra options that change numbers."""
+        return {name: value for name, value in self.extra.items() if name not in WHERE}
+
+    def rounds_of(self, defense: str) -> int:
+        """How many rounds a run against this defense takes."""
+        return self.rounds_for.get(defense, self.rounds)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a table: what stands in its first columns, and the runs of its seeds."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    printed: paper.Printed | None = None
+    baseline: int | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table or figure. ``heads``: what the labels are; an entry's ``baseline``: the line to compare it with."""
+
+    name: str
+    title: str
+    heads: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    metrics: tuple[str, ...] = ("hr@5",)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All runs, each once."""
+        return list(dict.fromkeys(cell for entry in self.entries for cell in entry.cells))

@@ -1,0 +1,248 @@
+"""Which runs each table and figure is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from experiments.papers import paper
+from experiments.papers.poisoning import poisoning_grid
+from experiments.runner.cell import cell
+from experiments.runner.grid import Entry, Grid, Plan
+from settings.options import Scalar, require
+
+ADAPTIVE_CLUSTERS = (1, 2, 4, 8, 16, 32)
+"""Figure 3's initial K; the paper's own are not readable in its text."""
+
+RECORDED = 300
+"""Rounds before the end from which figure 4's updates are recorded: an update of ML-1M takes 80 to 500 kilobytes."""
+
+RATIOS = (0.001, 0.005, 0.01, 0.05)
+
+
+NOTHING: Mapping[str, Scalar] = {}
+
+
+def options(
+    plan: Plan, attack: str, defense: str, fraction: float, more: Mapping[str, Scalar] = NOTHING
+) -> dict[str, Scalar]:
+    """A run's options as the paper sets them, and ``more``; without attack what concerns ClusterAttack is left out.
+
+    Raises ``OptionError`` where the plan wants other values for ``more``, by which the grid's lines differ.
+    """
+    for name in sorted(set(more) & set(plan.extra)):
+        require(False, name, plan.extra[name], "an option by which the lines of this table do not differ")
+    rounds = plan.rounds_of(defense)
+    setting = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)
+    chosen: dict[str, Scalar] = dict(setting)
+    chosen |= {"dataset": plan.dataset, "model": plan.model, "attack": attack, "defense": defense}
+    chosen |= {"num-server-rounds": rounds, "eval-every": max(1, rounds // paper.EVALUATIONS)}
+    chosen |= {"malicious-fraction": fraction}
+    chosen |= {**more, **plan.extra}
+    if attack == "none":
+        chosen = {name: value for name, value in chosen.items() if not name.startswith("cluster-")}
+    return chosen
+
+
+def entry(
+    plan: Plan,
+    labels: tuple[str, ...],
+    attack: str,
+    defense: str = "none",
+    fraction: float = 0.01,
+    baseline: int | None = None,
+    more: Mapping[str, Scalar] = NOTHING,
+) -> Entry:
+    """A line of a table with a run for each seed."""
+    asked = options(plan, attack, defense, fraction, more)
+    cells = tuple(cell({**asked, "seed": seed}) for seed in plan.seeds)
+    as_printed = not more and not plan.changed
+    known = paper.printed(plan.dataset, plan.model, attack, defense, fraction) if as_printed else None
+    return Entry(labels, cells, known, baseline)
+
+
+def table1(plan: Plan) -> Grid:
+    """Every attack without defense, 1 % malicious."""
+    attacks = [attack for attack in paper.ATTACKS if attack != "cluster+cl"]
+    lines = [entry(plan, (paper.attack_label(attack),), attack, baseline=0) for attack in (*attacks, *plan.attacks)]
+    title = f"Table 1: attacks on {plan.model} trained on {plan.dataset}, no defense, 1 % malicious users"
+    return Grid("table1", title, ("attack",), tuple(lines), ("hr@5", "ndcg@5"))
+
+
+def table3(plan: Plan) -> Grid:
+    """ClusterAttack with and without the contrastive task against UNION."""
+    lines = [
+        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense)
+        for defense in ("union+multi-krum", "union+norm-bound")
+        for attack in ("cluster", "cluster+cl")
+    ]
+    title = f"Table 3: an attacker who also trains UNION's task, {plan.model} on {plan.dataset}, 1 % malicious users"
+    return Grid("table3", title, ("defense", "attack"), tuple(lines))
+
+
+def table4(plan: Plan) -> Grid:
+    """Fewer malicious users."""
+    lines = [entry(plan, (paper.attack_label("none"), ""), "none", baseline=0)]
+    for fraction in (*paper.FEWER, 0.01):
+        for attack in ("fed-attack", "lie", "fang", "cluster"):
+            lines += [
+                entry(plan, (paper.attack_label(attack), percent(fraction)), attack, fraction=fraction, baseline=0)
+            ]
+    note = "The paper's text has lost its smaller share; both candidates stand beside the number printed for it."
+    title = f"Table 4: fewer malicious users, {plan.model} on {plan.dataset}, no defense"
+    return Grid("table4", title, ("attack", "malicious"), tuple(lines), notes=(note,))
+
+
+def table5(plan: Plan) -> Grid:
+    """More malicious users."""
+    lines = [
+        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense, 0.05)
+        for defense in ("none", "union+multi-krum", "union+norm-bound")
+        for attack in paper.TABLE_5_ATTACKS
+    ]
+    title = f"Table 5: 5 % malicious users, {plan.model} on {plan.dataset}"
+    return Grid("table5", title, ("defense", "attack"), tuple(lines))
+
+
+def figure2(plan: Plan) -> Grid:
+    """Every defense against every attack, 1 % malicious."""
+    lines = [
+        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense)
+        for defense in (*paper.FIGURE_2_DEFENSES, *plan.defenses)
+        for attack in (*paper.FIGURE_2_ATTACKS, *plan.attacks)
+    ]
+    title = f"Figure 2: every defense against every attack, {plan.model} on {plan.dataset}, 1 % malicious users"
+    return Grid("figure2", title, ("defense", "attack"), tuple(lines))
+
+
+def worst_case(plan: Plan) -> Grid:
+    """Figure 2's runs, each compared with the one of the same defense that nobody attacks."""
+    grid = figure2(plan)
+    calm = {line.cells[0].options["defense"]: at for at, line in enumerate(grid.entries) if _is_calm(line)}
+    lines = [replace(line, baseline=calm[line.cells[0].options["defense"]]) for line in grid.entries]
+    title = f"Every defense under its worst attack, {plan.model} on {plan.dataset}, 1 % malicious users"
+    return replace(grid, name="worst-case", title=title, entries=tuple(lines))
+
+
+def _is_calm(line: Entry) -> bool:
+    return line.cells[0].options["attack"] == "none"
+
+
+def figure3(plan: Plan) -> Grid:
+    """ClusterAttack with adaptive and with fixed K over the initial K."""
+    lines = [entry(plan, (paper.attack_label("none"), ""), "none", baseline=0)]
+    own = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)["cluster-clusters"]
+    for adaptive in (True, False):
+        for clusters in ADAPTIVE_CLUSTERS:
+            # The table's own run is named as the table names it, so that it is one run.
+            more: dict[str, Scalar] = {} if clusters == own else {"cluster-clusters": clusters}
+            more |= {} if adaptive else {"cluster-adaptive": False}
+            labels = ("adaptive" if adaptive else "fixed", str(clusters))
+            lines += [entry(plan, labels, "cluster", baseline=0, more=more)]
+    title = f"Figure 3: ClusterAttack's number of clusters, adaptive or fixed, {plan.model} on {plan.dataset}"
+    return Grid("figure3", title, ("K", "initially"), tuple(lines))
+
+
+def figure4(plan: Plan) -> Grid:
+    """UNION under ClusterAttack with and without its contrastive task, one seed; some of the last rounds recorded."""
+    rounds = plan.rounds_of("union")
+    first = max(1, rounds - min(RECORDED, rounds // 2))
+    recorded: dict[str, Scalar] = {"record-updates": f"{first}-{rounds}/10", **plan.extra}
+    one_seed = replace(plan, seeds=plan.seeds[:1], extra=recorded)
+    tasks = (("without the contrastive task", "off"), ("with the contrastive task", "on"))
+    lines = [entry(one_seed, (label,), "cluster", "union", more={"contrastive-task": task}) for label, task in tasks]
+    title = f"Figure 4: received updates and their uniformities, {plan.model} on {plan.dataset}"
+    note = f"Projected: the rounds {recorded['record-updates']}; densities: the last tenth of the rounds."
+    return Grid("figure4", title, ("UNION",), tuple(lines), notes=(note,))
+
+
+def defense_tax(plan: Plan) -> Grid:
+    """Every defense where nobody attacks: what it costs."""
+    defenses = [
+        *paper.FIGURE_2_DEFENSES,
+        "union",
+        "median",
+        "per-item-trimmed-mean",
+        "per-item-median",
+        "per-item-krum",
+        *plan.defenses,
+    ]
+    lines = [entry(plan, (paper.defense_label(defense),), "none", defense, baseline=0) for defense in defenses]
+    title = f"Defense tax: every defense without an attack, {plan.model} on {plan.dataset}"
+    return Grid("defense-tax", title, ("defense",), tuple(lines), ("hr@5", "ndcg@5"))
+
+
+def ratios(plan: Plan) -> Grid:
+    """ClusterAttack by 0.1, 0.5, 1 and 5 % of the users, without and with UNION."""
+    lines = [entry(plan, (paper.defense_label("none"), "0 %"), "none", baseline=0)]
+    for defense in ("none", "union+multi-krum", "union+norm-bound"):
+        for fraction in RATIOS:
+            labels = (paper.defense_label(defense), percent(fraction))
+            lines += [entry(plan, labels, "cluster", defense, fraction, baseline=0)]
+    title = f"ClusterAttack by the share of malicious users, {plan.model} on {plan.dataset}"
+    return Grid("ratios", title, ("defense", "malicious"), tuple(lines))
+
+
+def recovery(plan: Plan) -> Grid:
+    """ClusterAttack that stops half-way, beside the run that nobody attacks."""
+    lines: list[Entry] = []
+    for defense in ("none", "norm-bound", "union+norm-bound"):
+        stop = plan.rounds_of(defense) // 2
+        often = max(1, stop // paper.EVALUATIONS)
+        asked = int(plan.extra.get("eval-every", 1))
+        require(stop % asked == 0, "eval-every", asked, f"a divisor of {stop}, the round after which the attack stops")
+        shared = replace(plan, extra={"eval-every": often, **plan.extra})
+        at = len(lines)
+        lines += [entry(shared, (paper.defense_label(defense), "no attack"), "none", defense, baseline=at)]
+        labels = (paper.defense_label(defense), f"ClusterAttack until round {stop}")
+        lines += [entry(shared, labels, "cluster", defense, baseline=at, more={"attack-stop": stop})]
+    title = f"Recovery after ClusterAttack stops, {plan.model} on {plan.dataset}"
+    return Grid("recovery", title, ("defense", "attack"), tuple(lines))
+
+
+GRIDS: dict[str, Callable[[Plan], Grid]] = {
+    "table1": table1,
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "figure2": figure2,
+    "figure3": figure3,
+    "figure4": figure4,
+    "defense-tax": defense_tax,
+    "ratios": ratios,
+    "recovery": recovery,
+    "worst-case": worst_case,
+    "deep-poisoning": poisoning_grid,
+}
+"""The tables and figures by the command that makes them."""
+
+
+def grids_of(names: Sequence[str], plan: Plan) -> list[Grid]:
+    """The grids of these names, with a note of what is not as the paper has it.
+
+    Raises ``OptionError`` where the plan names a defense for fewer rounds that none of them has, or attacks and
+    defenses that none of them compares.
+    """
+    changed = ", ".join(f"{name} = {value}" for name, value in sorted(plan.changed.items()))
+    notes = [f"All runs with {changed}."] if changed else []
+    grids = [GRIDS[name](plan) for name in names]
+    sooner = f"After {plan.rounds} rounds; what the paper prints is after {paper.ROUNDS}."
+    for place, grid in enumerate(grids):
+        told = [sooner] if plan.rounds != paper.ROUNDS and any(entry.printed for entry in grid.entries) else []
+        grids[place] = replace(grid, notes=(*grid.notes, *told, *notes))
+    used = {kind: {str(one.options[kind]) for grid in grids for one in grid.cells} for kind in ("attack", "defense")}
+    fitting = {"attack": "table1, figure2, worst-case", "defense": "figure2, worst-case, defense-tax"}
+    for defense in plan.rounds_for:
+        require(defense in used["defense"], "--rounds-for", defense, "one of " + ", ".join(sorted(used["defense"])))
+    for kind, asked in (("attack", plan.attacks), ("defense", plan.defenses)):
+        for name in asked:
+            require(name in used[kind], f"--add-{kind}", name, f"a command that compares them ({fitting[kind]})")
+    return grids
+
+
+PAPERS = ("table1", "table3", "table4", "table5", "figure2", "figure3", "figure4")
+
+
+def percent(fraction: float) -> str:
+    """0.001 is "0.1 %"."""
+    return f"{100 * fraction:g} %"

@@ -1,0 +1,1 @@
+"""Image classifiers: plain torch, no Flower."""

@@ -1,0 +1,1 @@
+"""Recommenders: plain torch, no Flower."""

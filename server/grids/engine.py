@@ -1,0 +1,139 @@
+"""Which grid a run's messages go through: Flower's own, Ray actors, or this process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from models.threads import one_thread
+from server.config import ServerConfig
+from server.grids.freed_memory import keep_freed_memory
+from settings.options import require
+from strategies.sparse.side_by_side import use_threads
+
+CLIENT_APP = "client.app:app"
+"""What nodes run, as ``pyproject.toml`` names it; the server hands it on and never looks inside."""
+
+RAY_START = 60.0
+"""Seconds to wait for the Ray instance that Flower's simulation starts beside the ServerApp."""
+
+
+def is_simulated(grid: Grid | None) -> bool:
+    """Whether the run is a simulation, in which another engine may take over; a deployment's nodes are real."""
+    return grid is None or type(grid).__name__ == "InMemoryGrid"
+
+
+@contextmanager
+def open_engine(grid: Grid | None, config: ServerConfig, context: Context, directory: Path) -> Iterator[Grid]:
+    """The grid of the engine that the options name; closed when the run ends.
+
+    ``grid`` is Flower's own, ``None`` where no Flower runtime is at hand.
+    """
+    engine = config.options.engine
+    keep_freed_memory()
+    with _cores_for_rules():
+        if grid is not None and (engine == "flower" or not is_simulated(grid)):
+            yield grid
+        elif engine == "local" or (grid is None and engine == "flower"):
+            yield _local(config, context, directory)
+        else:
+            yield from _ray(grid, config, context, directory)
+
+
+def num_nodes(config: ServerConfig) -> int:
+    """The option, or one node a core, and one for the attacker where there is one."""
+    return config.options.num_nodes or (os.cpu_count() or 1) + config.attacked
+
+
+def _local(config: ServerConfig, context: Context, directory: Path) -> Grid:
+    import client.app
+    from server.grids.local_grid import LocalGrid
+
+    # What nodes keep in memory is gone when this process is: a run that can be resumed keeps it on disk.
+    kept = _kept(context, directory) if config.options.checkpoint_every else "memory"
+    return LocalGrid(client.app.app, dict(context.run_config), num_nodes(config), kept, context.run_id)
+
+
+def _kept(context: Context, directory: Path) -> str:
+    """Where the nodes keep their state: where the run says, else beside its results."""
+    return str(context.run_config.get("state-dir") or directory / "nodes")
+
+
+def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: Path) -> Iterator[Grid]:
+    import ray
+
+    from server.grids.ray_grid import Placement, RayGrid, start_ray
+
+    if grid is not None:
+        # Flower's simulation calls ray.init in a thread of its own at this very moment; a second call would die.
+        _wait_for(ray.is_initialized, RAY_START)
+        _require_cluster(config.options.ray_address)
+    elif ray.is_initialized():
+        _require_same(config.options.ray_address)
+    if not ray.is_initialized():
+        start_ray(config.options.ray_address)
+    nodes = num_nodes(config)
+    options = config.options
+    placement = Placement(nodes, options.cpus_per_node, options.gpus_per_node, together=options.nodes_per_process)
+    app_dir = Path(__file__).resolve().parents[2]
+    engine = RayGrid(
+        CLIENT_APP, app_dir, context.run_id, dict(context.run_config), placement, _kept(context, directory)
+    )
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@contextmanager
+def _cores_for_rules() -> Iterator[None]:
+    """Whole pieces of a rule's work on each core instead of each operation split among the cores."""
+    use_threads(torch.get_num_threads())
+    try:
+        with one_thread():
+            yield
+    finally:
+        use_threads(1)
+
+
+def _require_cluster(address: str) -> None:
+    """Refuse a run that asks for another Ray than the one that Flower's simulation has connected this process to."""
+    import ray
+
+    if not address or not ray.is_initialized():
+        return
+    connected = ray.get_runtime_context().gcs_address
+    require(
+        address in (connected, "auto") and "RAY_ADDRESS" in os.environ,
+        "ray-address",
+        address,
+        f"no address under flwr run, where Flower itself connects to Ray (here: {connected}) before this app is asked. "
+        f"Start it as RAY_ADDRESS={address} flwr run …, or call server.simulation.simulate with this option",
+    )
+
+
+def _require_same(address: str) -> None:
+    """Refuse a run that asks for another Ray than the one that this process is connected to already."""
+    import ray
+
+    connected = ray.get_runtime_context().gcs_address
+    require(
+        address in ("", "auto", connected),
+        "ray-address",
+        address,
+        f"{connected}, to which this process is connected already; call ray.shutdown() before a run on another cluster",
+    )
+
+
+def _wait_for(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -1,0 +1,1 @@
+"""What survives a crash: checkpoints, resuming, interrupts."""

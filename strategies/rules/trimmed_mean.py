@@ -1,0 +1,75 @@
+"""TrimmedMean (Yin et al. 2018): per coordinate, the mean without the largest and the smallest values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
+
+from protocol.updates import Gradient, Updates
+from settings.options import require
+from strategies.rule import Combiner, RuleOptions, ServerView
+from strategies.sparse.order_statistics import coordinate_wise, middle_mean
+
+AUTOMATIC = -1
+
+
+@dataclass(frozen=True)
+class TrimmedMeanOptions(RuleOptions):
+    """``beta``: the fraction to cut off of both tails, as Flower names it; −1: cut ``num_malicious_nodes`` values.
+
+    ``num_malicious_nodes``: −1: as many as the run expects (0 where the rule stands outside a run).
+    """
+
+    beta: float = -1.0
+    num_malicious_nodes: int = AUTOMATIC
+
+    def __post_init__(self) -> None:
+        beta, f = self.beta, self.num_malicious_nodes
+        require(
+            beta == AUTOMATIC or 0 <= beta < 0.5,
+            "trimmed-mean-beta",
+            beta,
+            "at least 0 and less than 0.5, or -1 to cut as many values as there are assumed attackers",
+        )
+        require(
+            f >= AUTOMATIC,
+            "trimmed-mean-num-malicious-nodes",
+            f,
+            "at least 0, or -1 for the number that the run expects",
+        )
+
+    def settled(self, clients_per_round: int, num_malicious: int) -> Self:
+        f = num_malicious if self.num_malicious_nodes == AUTOMATIC else self.num_malicious_nodes
+        require(
+            self.beta != AUTOMATIC or clients_per_round > 2 * f,
+            "trimmed-mean-num-malicious-nodes",
+            f,
+            f"at most {max((clients_per_round - 1) // 2, 0)} with {clients_per_round} clients per round, "
+            "since f values are cut at both ends",
+        )
+        return replace(self, num_malicious_nodes=f)
+
+    def num_cut(self, num_values: int) -> int:
+        """How many of so many values to cut at each end; one or two are always left."""
+        cut = self.num_malicious_nodes if self.beta == AUTOMATIC else int(self.beta * num_values)
+        return max(min(cut, (num_values - 1) // 2), 0)
+
+
+class TrimmedMean(Combiner):
+    """Per coordinate, drops the f largest and the f smallest of all n values; the plain mean of the rest.
+
+    A row that a user did not send is a row of zeros. In a round with 2f or fewer updates as many are cut
+    as leave one or two.
+    """
+
+    name = "trimmed-mean"
+    Options = TrimmedMeanOptions
+    options: TrimmedMeanOptions
+
+    def combine(self, updates: Updates, server: ServerView) -> Gradient:
+        n = len(updates)
+        cut = self.options.num_cut(n)
+        centre = partial(middle_mean, total=n, low=cut, high=n - cut)
+        # Where no more than f users touched an item, all that is not zero is cut.
+        return coordinate_wise(updates, server.model, centre, fewest=cut + 1)

@@ -1,0 +1,1 @@
+"""What rules share: arithmetic on sparse updates."""
