@@ -80,7 +80,6 @@ class ServerOptions:
     min_updates: int = 1
     max_examples: int = 1_000_000
     upload_dtype: UploadDtype = "float32"
-    download: Literal["whole", "changes"] = "whole"
     quarantine_after: int = 0
     checkpoint_every: int = 100
     keep_checkpoints: int = 3
