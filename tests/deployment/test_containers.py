@@ -126,10 +126,13 @@ def test_every_path_that_the_dockerfile_copies_exists_and_reaches_the_builder() 
     for source in copied():
         path = PROJECT / source
         assert path.exists(), source
-        names = [source] if path.is_file() else [f"{source}/{file.name}" for file in path.glob("*.py")]
+        files = [path] if path.is_file() else path.rglob("*.py")
+        names = [file.relative_to(PROJECT).as_posix() for file in files]
         assert names, source
         for name in names:
-            assert any(fnmatch.fnmatch(name, pattern) for pattern in allowed), f"{name} is ignored"
+            # In a .dockerignore "**/" stands for any number of folders, also for none.
+            fits = (fnmatch.fnmatch(name, pattern.replace("**/", "*")) for pattern in allowed)
+            assert any(fits), f"{name} is ignored"
 
 
 def test_the_image_holds_every_package_of_the_app() -> None:
