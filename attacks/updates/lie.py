@@ -11,17 +11,14 @@ from attacks.attack import Attack
 from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
 from attacks.view import AttackerView
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option, require
 
 
 @dataclass(frozen=True)
 class LieOptions:
-    """Options of LIE.
+    """``z``: how many deviations the upload lies from the mean; 0 takes the largest that the formula allows."""
 
-    ``z``: how many deviations the upload lies from the mean; 0 takes the largest that the formula allows.
-    """
-
-    z: float = 0.0
+    z: float = option(0.0, "deviations from the mean; 0: the paper's formula")
 
 
 class Lie(Attack):
