@@ -35,8 +35,10 @@ PURE = ("settings", "draws", "data", "models", "attacks/recommenders", "attacks/
 
 
 def sources(room: str) -> list[Path]:
+    """The files of a room; a ``__main__.py`` is a command, which may collect from everywhere."""
     place = ROOT / room
-    return sorted(place.rglob("*.py")) if place.is_dir() else [ROOT / f"{room}.py"]
+    found = sorted(place.rglob("*.py")) if place.is_dir() else [ROOT / f"{room}.py"]
+    return [path for path in found if path.name != "__main__.py"]
 
 
 def imports(path: Path) -> Iterator[str]:
