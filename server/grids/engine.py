@@ -6,18 +6,20 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import torch
 from flwr.app import Context
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from models.threads import one_thread
 from server.config import ServerConfig
 from server.grids import ray_access
 from server.grids.freed_memory import keep_freed_memory
-from settings.options import require
+from settings.options import OptionError, require
 from strategies.sparse.side_by_side import use_threads
 
 CLIENT_APP = "client.app:app"
@@ -110,7 +112,14 @@ def _await_flowers_ray(address: str) -> None:
 
     named = os.environ.get(ray_access.ADDRESS, "")
     if named not in ("", "local"):
-        ray_access.require_access(ray_access.running_ray(), ray_access.ADDRESS, named)
+        try:
+            ray_access.require_access(ray_access.running_ray(), ray_access.ADDRESS, named)
+        except OptionError:
+            log(
+                WARNING,
+                "Flower waits for that Ray all the same: end the run (flwr stop) and its SuperLink.",
+            )
+            raise
     _wait_for(ray.is_initialized, RAY_START)
     _require_cluster(address)
     if ray.is_initialized():

@@ -202,9 +202,12 @@ def test_what_flwr_run_lacks_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplo
     assert "RAY_AUTH_MODE=token" in caplog.text
 
 
-def test_a_dead_address_under_flwr_run_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_address_under_flwr_run_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Flower's ray.init waits for it in silence."""
     (port,) = free_ports(1)
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     with pytest.raises(OptionError, match=f"RAY_ADDRESS = .*no Ray answers at 127.0.0.1:{port}"):
         engine._await_flowers_ray("")
+    assert "flwr stop" in caplog.text
