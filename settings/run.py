@@ -135,7 +135,7 @@ class RunOptions:
     )
     ray_address: str = option(
         "",
-        '"": a Ray of its own on this machine; auto: the running one; or an address',
+        '"": a Ray of its own on this machine; auto: RAY_ADDRESS, or the one of "ray start"; or an address',
         resume=True,
         numbers=False,
     )
