@@ -79,6 +79,7 @@ class ServerOptions:
     round_timeout: float = 600.0
     min_updates: int = 1
     max_examples: int = 1_000_000
+    value_bound: float = 16.0
     upload_dtype: UploadDtype = "float32"
     download: Literal["whole", "changes"] = "whole"
     quarantine_after: int = 0
@@ -95,6 +96,8 @@ class ServerOptions:
         for name in NOT_NEGATIVE:
             require(getattr(self, name) >= 0, option_name(name), getattr(self, name), "0 or more")
         require(self.max_examples < 1 << 31, "max-examples", self.max_examples, f"less than {1 << 31}")
+        bound = self.value_bound
+        require(bound == 0 or bound >= 1, "value-bound", bound, "at least 1, or 0 for no bound")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
         fraction = self.malicious_fraction
         require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")

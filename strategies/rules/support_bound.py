@@ -23,8 +23,9 @@ SLACK = 1
 class SupportBoundOptions(RuleOptions):
     """What an update may touch, and what happens to one that touches more.
 
-    ``reference``: ``examples`` allows ``rows_per_example`` rows for each training example that the user reports,
-    ``cohort`` allows ``cohort_factor`` times the cohort's median. ``rows_per_example``: 2 for a positive and
+    ``reference``: ``examples`` allows ``rows_per_example`` rows for each training example that the user reports, of
+    which no more count than ``examples_factor`` times the cohort's median (0: all of them), ``cohort`` allows
+    ``cohort_factor`` times the cohort's median of rows. ``rows_per_example``: 2 for a positive and
     its negative; 17 with the contrastive task, whose 15 negatives are touched too; 0: what the run's
     task touches (2 where the rule stands outside a run). ``action``: ``reject``
     drops the update, ``thin`` keeps a random choice of as many of its rows as are allowed.
@@ -33,6 +34,7 @@ class SupportBoundOptions(RuleOptions):
     reference: Literal["examples", "cohort"] = "examples"
     rows_per_example: float = 0.0
     cohort_factor: float = 5.0
+    examples_factor: float = 16.0
     action: Literal["reject", "thin"] = "reject"
 
     def __post_init__(self) -> None:
@@ -41,6 +43,10 @@ class SupportBoundOptions(RuleOptions):
             per_example >= 0, "support-bound-rows-per-example", per_example, "a positive number, or 0 for the task's"
         )
         require(self.cohort_factor >= 1, "support-bound-cohort-factor", self.cohort_factor, "at least 1")
+        believed = self.examples_factor
+        require(
+            believed == 0 or believed >= 1, "support-bound-examples-factor", believed, "at least 1, or 0 to believe all"
+        )
 
 
 class SupportBound(Wrapper):
@@ -71,7 +77,11 @@ class SupportBound(Wrapper):
         if self.options.reference == "cohort":
             typical = float(np.median(updates.row_counts.cpu().numpy()))
             return torch.full_like(updates.row_counts, math.ceil(self.options.cohort_factor * max(typical, 1.0)))
-        allowed = (updates.num_examples + SLACK) * (self.options.rows_per_example or 2.0)
+        examples = updates.num_examples
+        if self.options.examples_factor:
+            # The number is the user's own word.
+            examples = examples.clamp(max=math.ceil(self.options.examples_factor * float(examples.median())))
+        allowed = (examples + SLACK) * (self.options.rows_per_example or 2.0)
         return allowed.ceil().to(torch.int64)
 
 
