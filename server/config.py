@@ -79,7 +79,7 @@ class ServerOptions:
     round_timeout: float = 600.0
     min_updates: int = 1
     max_examples: int = 1_000_000
-    value_bound: float = 16.0
+    value_bound: float = 24.0
     upload_dtype: UploadDtype = "float32"
     download: Literal["whole", "changes"] = "whole"
     quarantine_after: int = 0

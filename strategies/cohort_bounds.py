@@ -25,10 +25,9 @@ def bounded(updates: Updates, value_bound: float, model: ServerModel) -> Bounded
     """Lower what no honest user of the cohort comes near to; what is within the bounds keeps every bit.
 
     A weight is at most the number of items. Where the optimizer is Adam, whose second moment remembers one huge
-    gradient for thousands of rounds, the largest value that a user adds to the sum of gradients is at most
-    ``value_bound`` times the cohort's median of these; 0: no bound. It is measured as n_u·g_u, since a gradient that
-    is a mean over few examples is honestly long. An item row that is too large is shortened, and so are a user's shared
-    parameters: directions stay.
+    gradient for thousands of rounds, the largest value of a user is at most ``value_bound`` times the cohort's median
+    of these; 0: no bound. An item row that is too large is shortened, and so are a user's shared parameters:
+    directions stay.
     """
     weights = updates.num_examples
     if len(model.items):
@@ -38,32 +37,27 @@ def bounded(updates: Updates, value_bound: float, model: ServerModel) -> Bounded
     if not value_bound or model.optimizer != "adam":
         return Bounded(limited, lowered)
     in_rows, in_shared = _largest_in_rows(updates), _largest(updates.shared)
-    row_limits, shared_limits = (_limits(largest, weights, value_bound) for largest in (in_rows, in_shared))
-    long_rows, long_shared = in_rows > row_limits, in_shared > shared_limits
+    most_in_rows, most_in_shared = (value_bound * _typical(largest) for largest in (in_rows, in_shared))
+    long_rows, long_shared = in_rows > most_in_rows, in_shared > most_in_shared
     if bool(long_rows.any()):
-        owner = updates.row_owner
-        theirs = long_rows[owner].nonzero().flatten()
-        shorter = _shortened(updates.rows[theirs], row_limits[owner[theirs]])
+        theirs = long_rows[updates.row_owner].nonzero().flatten()
+        shorter = _shortened(updates.rows[theirs], most_in_rows)
         limited = replace(limited, rows=updates.rows.index_copy(0, theirs, shorter))
     if bool(long_shared.any()):
-        limited = replace(limited, shared=_shortened(updates.shared, shared_limits))
+        limited = replace(limited, shared=_shortened(updates.shared, most_in_shared))
     return Bounded(limited, lowered, int((long_rows | long_shared).sum()))
 
 
-def _limits(largest: Tensor, weights: Tensor, factor: float) -> Tensor:
-    """(n,) the largest absolute value that each user may upload, where ``largest`` (n,) are those uploaded.
-
-    Infinite where nobody uploads anything but zeros: nothing tells then what is large.
-    """
-    added = largest * weights
-    typical = added[added > 0].median() if bool((added > 0).any()) else added.new_tensor(torch.inf)
-    return factor * typical / weights
+def _typical(largest: Tensor) -> Tensor:
+    """The median of the values (n,) that are not 0; infinite where all are, since nothing tells then what is large."""
+    sent = largest[largest > 0]
+    return sent.median() if len(sent) else largest.new_tensor(torch.inf)
 
 
-def _shortened(vectors: Tensor, limits: Tensor) -> Tensor:
-    """Vectors (k, d) with no value beyond their limits (k,); the others are multiplied by exactly 1."""
+def _shortened(vectors: Tensor, most: Tensor) -> Tensor:
+    """Vectors (k, d) with no value beyond ``most``; those without one are multiplied by exactly 1."""
     largest = _largest(vectors)
-    return vectors * torch.where(largest > limits, limits / largest, 1).unsqueeze(1)
+    return vectors * torch.where(largest > most, most / largest, 1).unsqueeze(1)
 
 
 def _largest(vectors: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from random_updates import Shape, dense, model_of, random_updates, shapes, view
 
 from benchmarks.cohorts import cohort, table
+from models.adam import EPSILON
 from protocol.admission import LARGEST_VALUE
 from protocol.updates import Updates, splits_of
 from server.config import ServerOptions
@@ -24,7 +25,7 @@ from strategies.rule import Mean, MeanOptions
 from strategies.rules.norm_bound import NormBound
 from strategies.server_model import ServerModel
 
-VALUE_BOUND = 16.0
+VALUE_BOUND = 24.0
 NUM_ITEMS, USERS = 300, 24
 
 
@@ -38,15 +39,15 @@ def lowered_slowly(updates: Updates, num_items: int, value_bound: float) -> Upda
         (shared, [slice(k, k + 1) for k in range(n)]),
     ):
         largest = [float(values[own].abs().max()) if values[own].numel() else 0.0 for own in of_user]
-        positive = sorted(weight * value for weight, value in zip(weights, largest, strict=True) if value > 0)
-        if not positive:
+        sent = sorted(value for value in largest if value > 0)
+        if not sent:
             continue
-        typical = positive[(len(positive) - 1) // 2]
+        most = value_bound * sent[(len(sent) - 1) // 2]
         for k in range(n):
             for place in range(of_user[k].start, of_user[k].stop):
                 value = float(values[place].abs().max()) if values.shape[1] else 0.0
-                if value * weights[k] > value_bound * typical:
-                    values[place] *= value_bound * typical / weights[k] / value
+                if value > most:
+                    values[place] *= most / value
     return replace(updates, num_examples=torch.tensor(weights), rows=rows, shared=shared)
 
 
@@ -156,37 +157,37 @@ def poisoned(updates: Updates, attackers: int) -> Updates:
 
 
 @cache
-def paces(defense: str, value_bound: float, attackers: int, poisoned_round: int = 4) -> np.ndarray:
-    """How far each item moves in the rounds 12 to 20; in one round before there are so many attackers."""
+def steps(defense: str, value_bound: float, attackers: int, poisoned_round: int = 4) -> np.ndarray:
+    """By how much a later gradient of size 1 would move each item's coordinates, after four rounds.
+
+    In one of them there are so many attackers.
+    """
     items = table(NUM_ITEMS, 8)
     model = ServerModel.start(items, items.new_zeros(0), 2e-3, 0.0)
     rule = compose(defense, {"support-bound-rows-per-example": 40.0}, USERS, 0.05)
-    moved = torch.zeros(NUM_ITEMS)
-    for server_round in range(1, 21):
+    for server_round in range(1, 5):
         updates = honest(server_round)
         if attackers and server_round == poisoned_round:
             updates = poisoned(updates, attackers)
         server = replace(view(model, USERS), generator=np.random.default_rng(server_round))
-        before = model.items
         model = model.step(rule.aggregate(bounded(updates, value_bound, model).updates, server).gradient)
-        if server_round >= 12:
-            moved += (model.items - before).norm(dim=1)
-    return moved.numpy()
+    return 1 / (model.items_moments.second.sqrt().numpy() + EPSILON)
 
 
 @pytest.mark.parametrize("attackers", [1, 2, 5])
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_one_round_of_huge_updates_does_not_keep_the_items_from_learning(defense: str, attackers: int) -> None:
-    moving = paces(defense, VALUE_BOUND, 0) > 0
-    slowed = paces(defense, VALUE_BOUND, attackers)[moving] / paces(defense, VALUE_BOUND, 0)[moving]
-    assert np.median(slowed) > 0.2
+    slowed = steps(defense, VALUE_BOUND, attackers) / steps(defense, VALUE_BOUND, 0)
+    # Worst where more attack than a rule without weights assumes; without the bound it is 1e-12 (below).
+    assert np.median(slowed) > 1 / 300
 
 
 def test_not_even_in_the_first_round_when_the_optimizer_knows_nothing() -> None:
-    assert np.median(paces("none", VALUE_BOUND, 5, 1) / paces("none", VALUE_BOUND, 0)) > 0.2
+    slowed = steps("none", VALUE_BOUND, 5, 1) / steps("none", VALUE_BOUND, 0)
+    assert np.median(slowed) > 1 / 300
 
 
 def test_without_the_bound_one_user_freezes_every_item() -> None:
-    """What the others guard against does happen: a second moment of 1e15 leaves steps of a millionth."""
+    """What the others guard against does happen."""
     for defense in ("none", "union"):
-        assert np.median(paces(defense, 0.0, 1) / paces(defense, VALUE_BOUND, 0)) < 1e-3
+        assert np.median(steps(defense, 0.0, 1) / steps(defense, VALUE_BOUND, 0)) < 1e-9
