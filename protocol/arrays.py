@@ -18,6 +18,8 @@ _FILTERS = threading.Lock()
 
 NPY_MAGIC = b"\x93NUMPY\x01\x00"
 LONGEST_HEADER = 256
+MOST_BEFORE_NUMBERS = len(NPY_MAGIC) + 2 + LONGEST_HEADER
+"""Bytes of an array in front of its numbers."""
 
 LONGEST_DIMENSION = 1 << 31
 """No dimension is longer; an array without values may state any, and products of two must not overflow."""

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from protocol.admission import Admitted, Limits, UnreadableError, admit
-from protocol.arrays import to_array, to_tensor
+from protocol.arrays import MOST_BEFORE_NUMBERS, to_array, to_tensor
 from protocol.requests import (
     EvaluateRequest,
     GlobalModel,
@@ -27,6 +27,9 @@ from settings.options import require
 
 LONGEST_TEXT = 64
 """Characters of a name that somebody else chose."""
+
+MOST_BESIDE_ARRAYS = 1 << 16
+"""Bytes of a reply that are not the numbers of its arrays: an honest one has a few hundred."""
 
 REPLY_COLUMNS: dict[str, tuple[Any, int]] = {
     "users": (np.int64, 1),
@@ -101,13 +104,11 @@ def train_reply_content(reply: TrainReply, server_round: int) -> RecordDict:
 
 def read_train_reply(content: RecordDict, server_round: int, limits: Limits) -> Admitted:
     """What of a reply can be accepted. Raises ``UnreadableError`` where nothing can."""
+    _check_size(content, limits.most_bytes)
     _check_round(content, server_round)
     arrays = _arrays(content, "updates")
     if set(arrays) != set(REPLY_COLUMNS):
         raise UnreadableError(f"columns {_shown(sorted(arrays))}, expected {sorted(REPLY_COLUMNS)}")
-    sent = size_of(content)
-    if sent > limits.most_bytes:
-        raise UnreadableError(f"{sent} bytes, at most {limits.most_bytes} are possible")
     return admit({name: _column(arrays, name, limits.upload_dtype) for name in REPLY_COLUMNS}, limits)
 
 
@@ -137,6 +138,7 @@ def read_counts(content: RecordDict, expected: Mapping[str, int], server_round: 
 
     Raises ``UnreadableError``.
     """
+    _check_size(content, sum(MOST_BEFORE_NUMBERS + 8 * length for length in expected.values()))
     _check_round(content, server_round)
     arrays = _arrays(content, "counts")
     if set(arrays) != set(expected):
@@ -160,9 +162,10 @@ def hosted_content(hosted: Hosted) -> RecordDict:
 def read_hosted(content: RecordDict) -> Hosted:
     """The inverse of ``hosted_content``. Raises ``UnreadableError``."""
     arrays, sizes = _arrays(content, "hosted"), _config(content, "sizes")
+    num_users, num_items, code = _whole(sizes, "num-users"), _whole(sizes, "num-items"), sizes.get("code")
+    _check_size(content, 2 * MOST_BEFORE_NUMBERS + 9 * num_users)
     users = to_tensor(_named(arrays, "users"), np.int64, 1)
     malicious = to_tensor(_named(arrays, "malicious"), np.bool_, 1)
-    num_users, num_items, code = _whole(sizes, "num-users"), _whole(sizes, "num-items"), sizes.get("code")
     if not isinstance(code, str) or len(code) > LONGEST_TEXT:
         raise UnreadableError("no fingerprint of its program")
     if len(users) != len(malicious) or bool(((users < 0) | (users >= num_users)).any()):
@@ -173,9 +176,51 @@ def read_hosted(content: RecordDict) -> Hosted:
 
 
 def size_of(content: RecordDict) -> int:
-    """Bytes of a message's arrays; the few numbers beside them are not counted."""
+    """Bytes of a message's arrays; see ``beside_arrays`` for the rest."""
     records = [record for record in content.values() if isinstance(record, ArrayRecord)]
     return sum(len(array.data) for record in records for array in record.values())
+
+
+def beside_arrays(content: RecordDict) -> int:
+    """About how many bytes of a message are not the numbers of its arrays: names, labels, and records of other kinds.
+
+    A number counts as 8 bytes.
+    """
+    size = 0
+    for name, record in content.items():
+        size += len(name)
+        for key, value in record.items():
+            size += len(key)
+            if isinstance(value, Array):
+                size += len(value.dtype) + len(value.stype) + 8 * len(value.shape)
+            else:
+                size += _bytes_of(value)
+    return size
+
+
+def _bytes_of(value: object) -> int:
+    """Bytes of one value of a record that is no array: a number, a text, or a list of these."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if not isinstance(value, list):
+        return 8
+    # All of a list are of one kind, and numbers need not be looked at one by one.
+    return sum(map(len, value)) if value and isinstance(value[0], str | bytes) else 8 * len(value)
+
+
+def reply_size(content: RecordDict) -> int:
+    """Bytes of all that a reply carries."""
+    return size_of(content) + beside_arrays(content)
+
+
+def _check_size(content: RecordDict, most_in_arrays: int) -> None:
+    """Raise ``UnreadableError`` for more bytes than a message can need, in its arrays or beside them."""
+    for found, most, where in (
+        (size_of(content), most_in_arrays, "in arrays"),
+        (beside_arrays(content), MOST_BESIDE_ARRAYS, "beside arrays"),
+    ):
+        if found > most:
+            raise UnreadableError(f"{found} bytes {where}, at most {most} are possible")
 
 
 def _check_round(content: RecordDict, server_round: int) -> None:

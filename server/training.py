@@ -77,6 +77,7 @@ class Training:
             loss=config.loss,
             counts=task.counts,
             max_examples=options.max_examples,
+            value_bound=options.value_bound,
             min_updates=options.min_updates,
             eval_users=options.eval_users,
             quarantine_after=options.quarantine_after,

@@ -153,7 +153,20 @@ class RunOptions:
         600.0, "seconds to wait for a round's replies", at_least=0, resume=True, numbers=False
     )
     min_updates: int = option(1, "a round with fewer valid updates is skipped", at_least=1, resume=True)
-    max_examples: int = option(1_000_000, "the largest weight that a user may claim", at_least=1, below=1 << 31)
+    max_examples: int = option(
+        1_000_000,
+        "a user that claims more is dropped; nobody weighs more than there are items",
+        at_least=1,
+        below=1 << 31,
+    )
+    value_bound: float = option(
+        24.0,
+        "no value of an upload is larger than so many times the cohort's median of largest values (Adam); 0: no bound",
+        at_least=1,
+        also=0,
+        expected="at least 1, or 0 for no bound",
+        resume=False,
+    )
     upload_dtype: UploadDtype = option("float32", "what updates travel in: float32, float16, bfloat16 (docs/scale.md)")
     quarantine_after: int = option(
         0,

@@ -10,7 +10,7 @@ from settings.options import OptionError, RunConfig, read
 from settings.plugins import load_class
 from strategies import CLIENT_SIDE, RULES
 from strategies.names import names_of
-from strategies.rule import Combiner, Mean, Rule, Wrapper
+from strategies.rule import Combiner, Mean, MeanOptions, Rule, Wrapper
 
 
 def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicious_fraction: float) -> Rule:
@@ -18,7 +18,8 @@ def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicio
 
     "a+b+c" hands what a leaves to b, and what b leaves to c; "none" is the plain mean. A combiner may only
     stand last. A name with a colon, "my_module:MyRule", is a class of the user's own. Rules may assume
-    ⌈clients_per_round · malicious_fraction⌉ malicious users in a round. Raises ``OptionError``.
+    ⌈clients_per_round · malicious_fraction⌉ malicious users in a round. Wrappers end in the mean with its options,
+    so that nobody's weight is simply believed. Raises ``OptionError``.
     """
     # Rounded first: 0.07 · 100 is 7.000000000000001, and must not become 8.
     num_malicious = math.ceil(round(clients_per_round * malicious_fraction, 9))
@@ -30,7 +31,7 @@ def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicio
         if hasattr(options, "settled"):
             options = options.settled(clients_per_round, num_malicious)
         if issubclass(rule_class, Wrapper):
-            chain = rule_class(chain, options)
+            chain = rule_class(chain or Mean(read(MeanOptions, run_config, Mean.name)), options)
         elif chain is not None:
             raise OptionError(
                 f"defense = {defense!r}: {name} combines all updates to one, so that no rule can follow it. "

@@ -14,9 +14,10 @@ from torch import Tensor
 import draws
 from draws import Stream
 from protocol.admission import Limits, UnreadableError
-from protocol.messages import model_record, read_counts, request_content, size_of
+from protocol.messages import model_record, read_counts, reply_size, request_content, size_of
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
 from protocol.upload_dtype import UploadDtype
+from strategies.cohort_bounds import Bounded, bounded
 from strategies.intake import Intake, shown, take_in
 from strategies.population import Population
 from strategies.rule import Aggregate, Rule, ServerView
@@ -28,10 +29,10 @@ class Settings:
     """What stays the same in all rounds.
 
     ``run``: the name under which nodes keep private state; ``counts``: the lengths of the counts that an
-    evaluation returns, by name; ``min_updates``: a round with fewer valid updates leaves the model as it
-    is; ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that
-    failed or had a user rejected in so many of its rounds in a row is not asked again, 0 for never;
-    ``upload_dtype``: what updates travel in.
+    evaluation returns, by name; ``value_bound``: see ``cohort_bounds``; ``min_updates``: a round with fewer valid
+    updates leaves the model as it is; ``eval_users``: how many benign users an evaluation asks, 0 for all;
+    ``quarantine_after``: a node that failed or had a user rejected in so many of its rounds in a row is not asked
+    again, 0 for never; ``upload_dtype``: what updates travel in;
     ``accuracy``: of shared parameters (p,) on the server's validation set, where it has one.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     loss: LossOptions
     counts: Mapping[str, int]
     max_examples: int = 1_000_000
+    value_bound: float = 0.0
     min_updates: int = 1
     eval_users: int = 0
     quarantine_after: int = 0
@@ -50,7 +52,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of arrays to the nodes and from them."""
+    """Bytes of arrays to the nodes, and of all that came from them."""
 
     down: int
     up: int
@@ -60,7 +62,8 @@ class Traffic:
 class RoundOutcome:
     """How one round went: what came in, and what the rule made of it (``None``: nothing, the model stayed).
 
-    ``skipped`` says why the model stayed; ``quarantined``: the nodes that are not asked from now on.
+    ``skipped`` says why the model stayed; ``quarantined``: the nodes that are not asked from now on; ``within``: the
+    updates as the rule saw them.
     """
 
     server_round: int
@@ -70,6 +73,7 @@ class RoundOutcome:
     bytes_down: int
     skipped: str = ""
     quarantined: tuple[int, ...] = ()
+    within: Bounded | None = None
 
 
 class FedRec(Strategy):
@@ -142,6 +146,7 @@ class FedRec(Strategy):
         limits = {node: self._limits(users) for node, users in self._asked.items()}
         intake = take_in(replies, server_round, limits)
         count = 0 if intake.updates is None else len(intake.updates)
+        within = None
         aggregate, skipped = None, f"{count} valid updates, fewer than min-updates = {self.settings.min_updates}"
         if intake.updates is not None and count >= self.settings.min_updates:
             generator = draws.generator(self.settings.seed, Stream.RULE, server_round)
@@ -149,7 +154,8 @@ class FedRec(Strategy):
             view = ServerView(
                 server_round, self.model, settings.clients_per_round, generator, accuracy=settings.accuracy
             )
-            aggregate, skipped = self.rule.aggregate(intake.updates, view), ""
+            within = bounded(intake.updates, settings.value_bound, self.model)
+            aggregate, skipped = self.rule.aggregate(within.updates, view), ""
             stepped = self.model.step(aggregate.gradient)
             if stepped.is_finite():
                 self.model = stepped
@@ -157,7 +163,9 @@ class FedRec(Strategy):
                 aggregate, skipped = None, "the rule made a gradient that is not finite"
         asked = sum(len(users) for users in self._asked.values())
         quarantined = self._note_offences(intake)
-        self.outcome = RoundOutcome(server_round, asked, intake, aggregate, self._bytes_down, skipped, quarantined)
+        self.outcome = RoundOutcome(
+            server_round, asked, intake, aggregate, self._bytes_down, skipped, quarantined, within
+        )
         return self.arrays(), MetricRecord({"num-updates": len(intake.losses)})
 
     def configure_evaluate(
@@ -195,7 +203,7 @@ class FedRec(Strategy):
             most = len(self._evaluated[node]) or self.population.hosted_by(node)
             try:
                 counts = read_counts(reply.content, expected, server_round, most)
-                sent = size_of(reply.content)
+                sent = reply_size(reply.content)
             except UnreadableError as error:
                 failed[node] = shown(f"unreadable: {error}")
                 continue

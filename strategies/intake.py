@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +13,17 @@ from flwr.common.logger import log
 from torch import Tensor
 
 from protocol.admission import NOT_ASKED, Admitted, Limits, UnreadableError
-from protocol.messages import LONGEST_TEXT, read_train_reply, size_of
+from protocol.messages import LONGEST_TEXT, read_train_reply, reply_size
 from protocol.updates import Updates, merge
 from strategies.sparse.side_by_side import side_by_side
 
 LONGEST_REASON = 200
 MOST_NUMBERS = 32
-"""How much of what a node tells about itself goes into the log."""
+LARGEST_NUMBER = 1e15
+"""How much of what a node tells about itself goes into the log; numbers up to this one can be squared and added up."""
+
+LOSS_BOUND, LOSS_WEIGHT_BOUND = 10.0, 32.0
+"""In the mean that is logged no user's loss or weight counts for more than so many times the cohort's median."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,21 @@ class Intake:
 
     @property
     def mean_loss(self) -> float | None:
-        """The mean of the losses that can be believed, weighted by examples; ``None`` where there are none."""
+        """The mean of the losses that can be believed, weighted by examples; ``None`` where there are none.
+
+        One user's lie must not hide what the others tell: losses and weights are cut to a
+        multiple of their median.
+        """
         if self.updates is None:
             return None
         believed = self.losses.isfinite()
         weights = self.updates.num_examples[believed].to(torch.float64)
         losses = self.losses[believed].to(torch.float64)
-        return float((weights @ losses) / weights.sum()) if len(losses) else None
+        if not len(losses):
+            return None
+        weights = weights.clamp(max=LOSS_WEIGHT_BOUND * weights.median())
+        most = LOSS_BOUND * losses.abs().median()
+        return float((weights @ losses.clamp(-most, most)) / weights.sum())
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -103,10 +114,10 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
 def _judged(reply: Message, server_round: int, limits: Limits) -> tuple[int, Admitted | str]:
     """A reply's bytes, and what of it can be accepted, or why nothing can."""
     if reply.has_error():
-        return 0, shown(f"error {reply.error.code}: {reply.error.reason}")
+        return len(reply.error.reason or ""), shown(f"error {reply.error.code}: {reply.error.reason}")
     size = 0
     try:
-        size = size_of(reply.content)
+        size = reply_size(reply.content)
         return size, read_train_reply(reply.content, server_round, limits)
     except UnreadableError as error:
         return size, shown(f"unreadable: {error}")
@@ -122,7 +133,7 @@ def shown(reason: str) -> str:
 
 
 def _numbers(content: RecordDict, name: str) -> dict[str, float]:
-    """The first few finite numbers of a record."""
+    """The first few numbers of a record, without those that are not finite or too large."""
     record = content.get(name)
     if not isinstance(record, MetricRecord):
         return {}
@@ -130,6 +141,6 @@ def _numbers(content: RecordDict, name: str) -> dict[str, float]:
     for key, value in list(record.items())[:MOST_NUMBERS]:
         if isinstance(value, float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63):
             number = float(value)
-            if math.isfinite(number):
+            if abs(number) <= LARGEST_NUMBER:
                 numbers[shown(key[:LONGEST_TEXT])] = number
     return numbers

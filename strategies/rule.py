@@ -122,13 +122,38 @@ class Combiner(Rule):
         return Aggregate(self.combine(updates, server))
 
 
+@dataclass(frozen=True)
+class MeanOptions(RuleOptions):
+    """How much one user may weigh."""
+
+    weight_bound: float = option(
+        2.0,
+        "behind another rule nobody weighs more than so many times the cohort's median; 0: no bound",
+        at_least=1,
+        also=0,
+        expected="at least 1, or 0 for no bound",
+    )
+
+
 class Mean(Combiner):
-    """FedAvg's mean, weighted by the number of examples (McMahan et al. 2017): Σ n_u g_u / Σ n_u."""
+    """FedAvg's mean, weighted by the number of examples (McMahan et al. 2017): Σ w_u g_u / Σ w_u with w_u = n_u.
+
+    A user states n_u itself. In a chain behind other rules, which makes this rule with its options, w_u is therefore
+    min(n_u, b · median(n)) of the users that are left; without options it is the plain mean, which believes everybody.
+    """
 
     name = "mean"
+    Options = MeanOptions
+    options: MeanOptions
+
+    def __init__(self, options: MeanOptions | None = None) -> None:
+        super().__init__(MeanOptions(0.0) if options is None else options)
 
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
-        return updates.weighted_mean(len(server.model.items))
+        weights, bound = updates.num_examples, self.options.weight_bound
+        if bound:
+            weights = weights.clamp(max=int(bound * float(weights.median())))
+        return updates.weighted_mean(len(server.model.items), weights)
 
 
 class Wrapper(Rule):

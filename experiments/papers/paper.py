@@ -85,6 +85,9 @@ SETTINGS: Mapping[tuple[str, str], Mapping[str, Scalar]] = {
 }
 """The appendix, by data set and model; what it gives for all of them are the options' defaults."""
 
+DEFENDED: Mapping[str, Scalar] = {"mean-weight-bound": 0.0}
+"""Of every defended run: the paper's mean believes each user's number of examples."""
+
 OTHER_SETTING: Mapping[str, Scalar] = {"cluster-clusters": 2}
 """For data sets that are not in the paper."""
 

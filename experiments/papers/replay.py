@@ -14,6 +14,7 @@ from server.results.update_log import recorded_rounds
 from settings import plugins
 from settings.options import OptionError, Scalar, option_names, require, with_plugin_options
 from strategies.chain import compose, links, prefix_of
+from strategies.cohort_bounds import bounded
 from strategies.detection import Detection, DetectionTally
 from strategies.rule import ServerView
 
@@ -53,7 +54,8 @@ def replay(run: Path, defense: str, options: Mapping[str, Scalar] | None = None)
     tally, rounds, started = DetectionTally(), 0, time.perf_counter()
     for one in recorded_rounds(run):
         generator = draws.generator(int(used["seed"]), Stream.RULE, one.server_round)
-        aggregate = rule.aggregate(one.updates, ServerView(one.server_round, one.model, cohort, generator))
+        within = bounded(one.updates, float(used.get("value-bound", 0)), one.model).updates
+        aggregate = rule.aggregate(within, ServerView(one.server_round, one.model, cohort, generator))
         tally.add(aggregate.verdicts, one.malicious, one.updates.num_examples.numpy())
         rounds += 1
     if not rounds:

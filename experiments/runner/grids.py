@@ -34,7 +34,7 @@ def options(
     chosen: dict[str, Scalar] = dict(setting)
     chosen |= {"dataset": plan.dataset, "model": plan.model, "attack": attack, "defense": defense}
     chosen |= {"num-server-rounds": rounds, "eval-every": max(1, rounds // paper.EVALUATIONS)}
-    chosen |= {"malicious-fraction": fraction}
+    chosen |= {"malicious-fraction": fraction, **({} if defense == "none" else paper.DEFENDED)}
     chosen |= {**more, **plan.extra}
     if attack == "none":
         chosen = {name: value for name, value in chosen.items() if not name.startswith("cluster-")}

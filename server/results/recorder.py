@@ -117,9 +117,10 @@ def round_line(outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> 
 
     ``users``, ``malicious``: whose updates came in, and the attackers' among them; ``rules``: for each rule whom it
     filtered, the score of each user that it saw (those of ``users`` whom no earlier rule filtered), and its
-    notes; ``attack``: the attacker's own numbers, as the simulated one tells them.
+    notes; ``bounded``: how many users' weights and values were lowered before;
+    ``attack``: the attacker's own numbers, as the simulated one tells them.
     """
-    intake = outcome.intake
+    intake, within = outcome.intake, outcome.within
     came = intake.updates.users.numpy() if intake.updates is not None else np.empty(0, np.int64)
     verdicts = outcome.aggregate.verdicts if outcome.aggregate is not None else ()
     rules = {
@@ -139,6 +140,7 @@ def round_line(outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> 
         "users": came.tolist(),
         "malicious": came[np.isin(came, attackers)].tolist(),
         "rules": rules,
+        "bounded": {"weights": within.weights, "values": within.values} if within else None,
         "attack": intake.attack,
         "rejected": {str(user): reason for user, reason in intake.rejected.items()},
         "reasons": intake.reasons,

@@ -17,17 +17,21 @@ from strategies.sparse.side_by_side import side_by_side
 PARTIAL_SUMS = 8
 """Parts in which the inner products are summed, side by side."""
 
+ALIKE = 1e-2
+"""Below this share of ‖a‖² + ‖b‖² a squared distance ‖a‖² + ‖b‖² − 2⟨a, b⟩ of 32-bit floats is too much rounding."""
+
 
 def squared_distances(updates: Updates, common: Gradient | None = None) -> Tensor:
     """(n, n) float64: the squared distances between whole updates, rows not sent being zeros.
 
     With ``common`` = λΘ each update includes its share of it. One Gram matrix over the rows that at least
-    two users touched; no dense n × num_items × d tensor is ever made.
+    two users touched; no dense n × num_items × d tensor is ever made. Where two users' rows are so much alike that
+    their distance would be the rounding errors of 32-bit floats, the matrix is of 64-bit ones.
     """
     n = len(updates)
-    products = _gram(updates)
-    squares = updates.rows.new_zeros(n, dtype=torch.float64)
-    squares.index_add_(0, updates.row_owner, torch.linalg.vector_norm(updates.rows, dim=1).double().square())
+    products, squares = _inner_products(updates, updates.rows.dtype)
+    if updates.rows.dtype != torch.float64 and bool(alike(squares, products).any()):
+        products, squares = _inner_products(updates, torch.float64)
     for block in torch.split(updates.shared, max(1, CELLS // n), dim=1):
         shared = block.double()
         squares += shared.square().sum(1)
@@ -42,15 +46,28 @@ def squared_distances(updates: Updates, common: Gradient | None = None) -> Tenso
     return distances.nan_to_num(torch.inf, torch.inf).clamp_(min=0).fill_diagonal_(0)
 
 
-def _gram(updates: Updates) -> Tensor:
-    """(n, n) float64: ⟨g_a, g_b⟩ over the item rows for a ≠ b; the diagonal means nothing."""
+def alike(squares: Tensor, products: Tensor) -> Tensor:
+    """(…, n, n) which pairs of vectors are much alike, from their squares (…, n) and inner products (…, n, n)."""
+    sums = squares.unsqueeze(-1) + squares.unsqueeze(-2)
+    close = (sums - 2 * products < ALIKE * sums) & (sums > 0)
+    close.diagonal(dim1=-2, dim2=-1).fill_(False)
+    return close
+
+
+def _inner_products(updates: Updates, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Over the item rows, ⟨g_a, g_b⟩ (n, n) for a ≠ b, whose diagonal means nothing, and ‖g_a‖² (n,).
+
+    Both are float64; each row's inner products and length are computed in ``kind``.
+    """
     n = len(updates)
+    lengths = torch.linalg.vector_norm(updates.rows, dim=1, dtype=kind).double()
+    squares = lengths.new_zeros(n).index_add_(0, updates.row_owner, lengths.square())
 
     def products(blocks: list[Columns]) -> Tensor:
         total = updates.rows.new_zeros(n * n, dtype=torch.float64)
         for columns in blocks:
             pairs = columns.owners.unsqueeze(2) * n + columns.owners.unsqueeze(1)
-            rows = columns.rows()
+            rows = columns.rows().to(kind)
             inner = torch.bmm(rows, rows.transpose(1, 2))
             total.scatter_add_(0, pairs.flatten(), inner.flatten().double())
         return total
@@ -58,7 +75,7 @@ def _gram(updates: Updates) -> Tensor:
     # Always as many sums, so that what they round to does not depend on the number of threads.
     blocks = list(item_columns(updates, fewest=2))
     parts = side_by_side(products, [blocks[start::PARTIAL_SUMS] for start in range(PARTIAL_SUMS)])
-    return torch.stack(parts).sum(0).view(n, n)
+    return torch.stack(parts).sum(0).view(n, n), squares
 
 
 def krum_scores(distances: Tensor, num_malicious: int) -> Tensor:

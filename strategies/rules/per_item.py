@@ -14,7 +14,7 @@ from torch import Tensor
 from models import ITEM_ROWS
 from protocol.updates import Gradient, Updates
 from strategies.rule import Combiner, ServerView
-from strategies.rules.krum import KrumOptions
+from strategies.rules.krum import KrumOptions, alike
 from strategies.rules.trimmed_mean import TrimmedMeanOptions
 from strategies.sparse.item_columns import Columns, item_columns
 from strategies.sparse.order_statistics import Centre, ascending, middle_mean, shared_centre
@@ -95,6 +95,9 @@ def krum_rows(rows: Tensor, num_malicious: int) -> Tensor:
         return rows[:, 0]
     squares = rows.square().sum(2)
     products = torch.bmm(rows, rows.transpose(1, 2))
+    if rows.dtype != torch.float64 and bool(alike(squares, products).any()):
+        # Rounding would decide between them.
+        return krum_rows(rows.double(), num_malicious).to(rows.dtype)
     distances = squares.unsqueeze(2) + squares.unsqueeze(1) - 2 * products
     # Where huge values overflow nothing is known but that the rows are far apart.
     distances = distances.where(products.isfinite(), torch.inf).clamp_(min=0)

@@ -36,6 +36,13 @@ class SupportBoundOptions(RuleOptions):
         at_least=0,
         expected="a positive number, or 0 for the task's",
     )
+    examples_factor: float = option(
+        16.0,
+        "a user's examples count up to so many times the cohort's median; 0: all that it reports",
+        at_least=1,
+        also=0,
+        expected="at least 1, or 0 to believe all",
+    )
     cohort_factor: float = option(5.0, "of reference cohort: times its median", at_least=1)
     action: Literal["reject", "thin"] = option(
         "reject", "reject: drop the update; thin: keep a random choice of as many rows as are allowed"
@@ -70,7 +77,11 @@ class SupportBound(Wrapper):
         if self.options.reference == "cohort":
             typical = float(np.median(updates.row_counts.cpu().numpy()))
             return torch.full_like(updates.row_counts, math.ceil(self.options.cohort_factor * max(typical, 1.0)))
-        allowed = (updates.num_examples + SLACK) * (self.options.rows_per_example or 2.0)
+        examples = updates.num_examples
+        if self.options.examples_factor:
+            # The number is the user's own word.
+            examples = examples.clamp(max=math.ceil(self.options.examples_factor * float(examples.median())))
+        allowed = (examples + SLACK) * (self.options.rows_per_example or 2.0)
         return allowed.ceil().to(torch.int64)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from protocol.admission import Limits
 from protocol.arrays import to_array
+from protocol.messages import MOST_BESIDE_ARRAYS
 
 EXAMPLES = int(os.environ.get("ROBUST_FEDREC_FUZZ", "1"))
 """How many times CI's number of examples; ``make fuzz`` sets it."""
@@ -144,14 +145,44 @@ WILD: list[Any] = [
     b"1",
     b"",
 ]
-NUMBERS: list[Any] = [0, 2**63 - 1, 2**70, -(10**400), 1e308, float("nan"), float("-inf"), [1, 2], [float("nan")]]
+NUMBERS: list[Any] = [
+    0,
+    2**63 - 1,
+    2**70,
+    -(10**400),
+    1e308,
+    -1.7e308,
+    float("nan"),
+    float("-inf"),
+    [1, 2],
+    [float("nan")],
+]
 NAMES = ["k", "", "server-round", "users", "x" * 300, "\x00\n\u2028\ud800", "Δ"]
+TOO_MUCH = MOST_BESIDE_ARRAYS + 1
+HUGE: list[Any] = [
+    MetricRecord({"k": [1.0] * (TOO_MUCH // 8 + 1)}),
+    MetricRecord({"k": [1] * (TOO_MUCH // 8 + 1)}),
+    MetricRecord({"k" * TOO_MUCH: 1}),
+    MetricRecord({str(number): 1.0 for number in range(TOO_MUCH // 8)}),
+    ConfigRecord({"k": "x" * TOO_MUCH}),
+    ConfigRecord({"k": b"x" * TOO_MUCH}),
+    ConfigRecord({"k": ["x" * 1000] * (TOO_MUCH // 1000 + 1)}),
+    ConfigRecord({"k": [b"x" * 1000] * (TOO_MUCH // 1000 + 1)}),
+    ConfigRecord({"k": [True] * TOO_MUCH}),
+    ArrayRecord({"k" * TOO_MUCH: Array("float32", (0,), "numpy.ndarray", b"")}),
+    ArrayRecord({"k": Array("x" * TOO_MUCH, (0,), "numpy.ndarray", b"")}),
+    ArrayRecord({"k": Array("float32", (1,) * TOO_MUCH, "numpy.ndarray", b"")}),
+    ArrayRecord({"k": Array("float32", (0,), "x" * TOO_MUCH, b"")}),
+]
+"""Records with more in them than a reply may carry beside the numbers of its arrays."""
+
 wild = st.sampled_from(WILD)
 others = st.one_of(
     st.dictionaries(st.sampled_from(NAMES), st.sampled_from(NUMBERS), max_size=3).map(MetricRecord),
     st.dictionaries(st.sampled_from(NAMES), wild, max_size=2).map(ConfigRecord),
     st.just(MetricRecord({str(number): 1.0 for number in range(1000)})),
     st.just(ArrayRecord()),
+    st.sampled_from(HUGE),
 )
 
 
@@ -159,7 +190,9 @@ others = st.one_of(
 def contents(draw: st.DrawFn) -> RecordDict:
     """A whole reply: columns, the round it says it answers, and records of any kind beside or in place of them."""
     records: dict[str, Any] = dict(content_of(draw(columns())).items())
-    for name in draw(st.lists(st.sampled_from(["attack", "attack", "attack", "reply", "updates", ""]), max_size=2)):
+    for name in draw(
+        st.lists(st.sampled_from(["attack", "attack", "attack", "reply", "updates", "download", "x", ""]), max_size=2)
+    ):
         records[name] = draw(others)
     if draw(st.integers(0, 5)) == 0:
         records["reply"] = ConfigRecord({"server-round": draw(wild)})

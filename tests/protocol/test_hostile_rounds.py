@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from hostile_replies import (
     ASKED,
     DIM,
+    HUGE,
     INTEGERS,
     LIMITS,
     NUM_ITEMS,
@@ -27,8 +29,16 @@ from hypothesis import strategies as st
 
 from protocol.admission import LARGEST_VALUE, UnreadableError
 from protocol.arrays import to_array
-from protocol.messages import counts_content, read_counts, read_hosted, read_train_reply
-from protocol.requests import LossOptions
+from protocol.messages import (
+    MOST_BESIDE_ARRAYS,
+    counts_content,
+    hosted_content,
+    read_counts,
+    read_hosted,
+    read_train_reply,
+    size_of,
+)
+from protocol.requests import Hosted, LossOptions
 from protocol.updates import make_updates, splits_of
 from server.results.recorder import round_line
 from server.results.tally import Tally
@@ -101,6 +111,11 @@ def test_no_reply_breaks_a_round_or_moves_the_model_further_than_its_admitted_up
 
     line = json.dumps(round_line(outcome, np.empty(0, np.int64), 0.0), allow_nan=False)
     assert len(line) < 20_000
+    # Squared and added up over any number of rounds they are finite.
+    assert all(abs(value) <= 1e15 for value in outcome.intake.attack.values())
+    beside, of_honest = told(content), told(replies[0].content)
+    assert outcome.intake.num_bytes >= size_of(content) + beside + size_of(replies[0].content) + of_honest
+    assert beside <= MOST_BESIDE_ARRAYS or 2 in outcome.intake.failed
     tally = Tally()
     tally.add(outcome, np.empty(0, np.int64), 0.0)
     json.dumps([tally.summary("hr@5"), tally.as_state()], allow_nan=False)
@@ -114,6 +129,76 @@ def test_the_reader_of_replies_raises_one_error_alone(content: RecordDict) -> No
     except UnreadableError:
         return
     assert set(admitted.updates.users.tolist()) <= set(ASKED)
+    assert told(content) <= MOST_BESIDE_ARRAYS
+
+
+@pytest.mark.parametrize("name", ["attack", "x", "download", "", "reply"])
+@pytest.mark.parametrize("record", HUGE)
+def test_a_reply_carries_no_more_beside_its_arrays_than_it_needs(name: str, record: Any) -> None:
+    """30 MB of text, two million metrics, or labels of arrays: none of it was judged by the size of the arrays."""
+    content = content_of(honest_columns())
+    read_train_reply(content, 1, LIMITS)
+    counts = counts_content({"valid": torch.tensor([1, 1, 1])}, 1)
+    read_counts(counts, {"valid": 3}, 1, 5)
+    hosted = hosted_content(Hosted(torch.tensor([0]), torch.tensor([False]), 5, 5, "code"))
+    read_hosted(hosted)
+    for readable in (content, counts, hosted):
+        readable[name] = record
+    with pytest.raises(UnreadableError, match="beside arrays"):
+        read_train_reply(content, 1, LIMITS)
+    with pytest.raises(UnreadableError, match="beside arrays"):
+        read_counts(counts, {"valid": 3}, 1, 5)
+    with pytest.raises(UnreadableError, match="beside arrays"):
+        read_hosted(hosted)
+
+
+def test_arrays_that_nobody_asked_for_count_as_well() -> None:
+    counts = counts_content({"valid": torch.tensor([1, 1, 1])}, 1)
+    counts["x"] = ArrayRecord({"k": to_array(torch.zeros(200))})
+    with pytest.raises(UnreadableError, match="in arrays"):
+        read_counts(counts, {"valid": 3}, 1, 5)
+    hosted = hosted_content(Hosted(torch.tensor([0]), torch.tensor([False]), 5, 5, "code"))
+    hosted["x"] = ArrayRecord({"k": to_array(torch.zeros(200))})
+    with pytest.raises(UnreadableError, match="in arrays"):
+        read_hosted(hosted)
+
+
+def told(content: RecordDict) -> int:
+    """Bytes of what a reply tells beside its arrays, value by value."""
+    size = 0
+    for record in content.values():
+        for key, value in record.items():
+            size += len(key)
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, Array):
+                    size += len(one.dtype) + len(one.stype) + 8 * len(one.shape)
+                else:
+                    size += len(one) if isinstance(one, str | bytes) else 8
+    return size
+
+
+def test_one_users_loss_does_not_hide_what_the_others_tell() -> None:
+    fedrec = strategy()
+    to_other = asked(fedrec, 1)[1]
+    columns = honest_columns()
+    columns["losses"] = np.array([0.6, 1e9, 0.8], np.float32)
+    columns["num_examples"] = np.array([100, 1000, 100])
+    fedrec.aggregate_train(1, [reply_to(to_other, content_of(columns))])
+    assert fedrec.outcome is not None
+    loss = fedrec.outcome.intake.mean_loss
+    # Whatever one of three tells, the mean lies within the bounds on its loss and its weight.
+    assert loss is not None
+    assert loss <= 10 * 0.8
+
+
+def test_losses_like_each_other_are_averaged_by_examples() -> None:
+    fedrec = strategy()
+    columns = honest_columns()
+    columns["losses"] = np.array([0.1, 0.5, 0.9], np.float32)
+    columns["num_examples"] = np.array([10, 60, 600])
+    fedrec.aggregate_train(1, [reply_to(asked(fedrec, 1)[1], content_of(columns))])
+    assert fedrec.outcome is not None
+    assert fedrec.outcome.intake.mean_loss == pytest.approx((0.1 * 10 + 0.5 * 60 + 0.9 * 600) / 670)
 
 
 @st.composite

@@ -22,7 +22,7 @@ PACKAGES = (
 )
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle", "yaml"}
+MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
 
 PICKLING_METHODS = {"send", "recv"}
 """Of ``multiprocessing.connection``; ``send_bytes`` and ``recv_bytes`` are those that do not pickle."""
@@ -54,6 +54,8 @@ def offences(source: str) -> list[str]:
                 and keyword.value.value is False
                 for keyword in node.keywords
             )
+            if call[0] == "yaml" and not call[1].startswith("safe_"):
+                found.append(f"line {node.lineno}: {'.'.join(call)} makes objects")
             if call in UNPICKLING and not (call in ALLOWED and safe):
                 found.append(f"line {node.lineno}: {'.'.join(call)} without allow_pickle=False")
         if connected and isinstance(node.func, ast.Attribute) and node.func.attr in PICKLING_METHODS:

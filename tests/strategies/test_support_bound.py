@@ -58,6 +58,18 @@ def test_the_cohorts_median_bounds_who_lies_about_the_number_of_examples() -> No
     assert rule.aggregate(updates, view(model_of(SHAPE))).verdicts[0].kept.tolist() == [True] * 4 + [False]
 
 
+@pytest.mark.parametrize("claim", [500, 10**6])
+def test_examples_that_nobody_else_has_allow_no_more_rows(claim: int) -> None:
+    updates = users_with([10, 6, 12, 9, 100], [5, 3, 6, 4, claim])
+    rule = SupportBound(options=SupportBoundOptions(examples_factor=9.0))
+    # The median of the claims is 5: at most 2 · (9 · 5 + 1) rows.
+    verdict = rule.aggregate(updates, view(model_of(SHAPE))).verdicts[0]
+    assert verdict.kept.tolist() == [True] * 4 + [False]
+    assert float(verdict.scores[-1]) == pytest.approx(100 / 92)
+    believing = SupportBound(options=SupportBoundOptions(examples_factor=0.0))
+    assert bool(believing.aggregate(updates, view(model_of(SHAPE))).verdicts[0].kept.all())
+
+
 def test_somebody_is_always_left() -> None:
     updates = users_with([40, 90, 100], [1, 1, 1])
     verdict = SupportBound().aggregate(updates, view(model_of(SHAPE))).verdicts[0]
