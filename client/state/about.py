@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.config import ClientConfig
+from data.texts import Texts
 from protocol.requests import EvaluateRequest, TrainRequest
 
-NOTE, USERS, USER_IDS = "about.json", "users.npy", "user-ids.npy"
+NOTE, USERS, USER_IDS = "about.json", "users.npy", "user-ids.json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class HostedUsers:
     """Whom a node hosts: ``users`` (n,) their indexes in ascending order, ``ids`` (n,) their original ids."""
 
     users: NDArray[np.int64]
-    ids: NDArray[np.str_]
+    ids: Texts
 
 
 def kept_states(folder: Path) -> list[Path]:
@@ -71,7 +72,7 @@ def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:
             return
     else:
         np.save(directory / USERS, hosted.users, allow_pickle=False)
-        np.save(directory / USER_IDS, hosted.ids, allow_pickle=False)
+        (directory / USER_IDS).write_text(json.dumps(hosted.ids.tolist()))
     _write(path, note)
 
 
@@ -89,8 +90,8 @@ def read_about(directory: Path) -> About:
 
 def kept_users(directory: Path) -> HostedUsers:
     """The users of the node as ``keep_about`` noted them."""
-    users, ids = (np.load(directory / name, allow_pickle=False) for name in (USERS, USER_IDS))
-    return HostedUsers(users, ids)
+    users = np.load(directory / USERS, allow_pickle=False)
+    return HostedUsers(users, Texts.of(json.loads((directory / USER_IDS).read_text())))
 
 
 def _write(path: Path, note: About) -> None:
