@@ -72,13 +72,14 @@ def users_here(num_users: int, malicious: Users, config: ClientConfig, spread: b
 
 
 @lru_cache(maxsize=2)
-def _interactions(dataset: str, data_dir: str | None, version: tuple[int, int]) -> Interactions:
-    return load(dataset, data_dir)
+def _interactions(dataset: str, data_dir: str | None, columns: str, version: tuple[int, int]) -> Interactions:
+    return load(dataset, data_dir, columns)
 
 
 def _partition(config: ClientConfig) -> tuple[Shard, NDArray[np.bool_], Texts]:
     """The node's part of the run's data set, which of its users (n,) are malicious, and their original ids (n,)."""
-    interactions = _interactions(config.run.dataset, config.data_dir, version_of(config.run.dataset))
+    run = config.run
+    interactions = _interactions(run.dataset, config.data_dir, run.columns, version_of(run.dataset))
     malicious = all_malicious(interactions.num_users, config)
     users = users_here(interactions.num_users, malicious, config)
     return load_shard(interactions, users), np.isin(users, malicious), interactions.user_ids[users]

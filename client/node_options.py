@@ -15,15 +15,17 @@ class NodeOptions:
     ``role``: ``benign`` or ``attacker`` host part ``partition-id`` of ``num-partitions`` of the benign or of
     the malicious users; empty, as in simulation, puts both among one set of partitions. ``data``: a file of
     the node's own, whose users it hosts instead of a partition; with the role ``attacker`` all of them are
-    malicious. ``device``: auto, cpu, cuda, cuda:1, …; ``state-dir``: where private vectors are kept;
-    ``data-dir``: where the run's data set is, if elsewhere than the run says; ``resident-seconds``: how long
-    the node's process stays after a message when deployed, 0 for one process a message.
+    malicious; ``columns``: which of that file's columns are which, as in the run's option of that name.
+    ``device``: auto, cpu, cuda, cuda:1, …; ``state-dir``: where private vectors are kept; ``data-dir``: where the
+    run's data set is, if elsewhere than the run says; ``resident-seconds``: how long the node's process stays after a
+    message when deployed, 0 for one process a message.
     """
 
     partition_id: int = 0
     num_partitions: int = 1
     role: str = ""
     data: str = ""
+    columns: str = ""
     device: str = "auto"
     state_dir: str = ""
     data_dir: str = ""

@@ -61,7 +61,7 @@ def recommend(state_dir: Path, model: Path, user: str, top: int = 10, data_dir: 
         place = hosted.ids.find(user)
         if place >= 0:
             vector = _vector(directory, about, place, table.rows.shape[1])
-            interactions = load(about.data or about.dataset, data_dir or about.data_dir or None)
+            interactions = load(about.data or about.dataset, data_dir or about.data_dir or None, about.columns)
             return _best(table, vector, interactions, user, top)
     raise OptionError(f"user = {user!r}: this node does not host that user in the run of {model}.")
 

@@ -140,6 +140,22 @@ def from_columns(
     )
 
 
+def require_trainable(interactions: Interactions) -> None:
+    """Raise ``OptionError`` where no recommender can be trained: one user, one item, or nothing left to recommend."""
+    users, items = interactions.num_users, interactions.num_items
+    if users < 2 or items < 2:
+        few = f"{users} user{'s' * (users > 1)} and {items} item{'s' * (items > 1)}"
+        raise OptionError(f"The data set {interactions.name!r} has {few}: expected at least two of each.")
+    if (interactions.counts < items).any():
+        return
+    owners = np.repeat(np.arange(users), interactions.counts)
+    if len(np.unique(owners * items + interactions.items)) == users * items:
+        raise OptionError(
+            f"In the data set {interactions.name!r} every user has had every item: there is nothing to recommend, and "
+            "no item that training could take for one that a user does not like."
+        )
+
+
 def expect_counts(interactions: Interactions, users: int, items: int, number: int, source: str) -> Interactions:
     """The same interactions. Raises ``OptionError`` naming ``source`` where they are not as many as they should be."""
     found = (interactions.num_users, interactions.num_items, interactions.num_interactions)

@@ -17,6 +17,7 @@ from data.interactions import Interactions, expect_counts, from_columns
 from data.numerals import numbers
 from data.texts import Texts
 from settings.options import OptionError
+from settings.paths import status_of
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 MD5 = "c4d9eecfca2ab87c1945afe126590906"
@@ -39,7 +40,7 @@ def load_ml_1m(data_dir: Path) -> Interactions:
         folder / "ratings.dat": _read_folder,
         folder / "ml-1m.inter.gz": lambda path: read_inter(path, "ml-1m"),
     }
-    source = next((path for path in readers if path.exists()), None)
+    source = next((path for path in readers if status_of("data-dir", path)), None)
     if source is None:
         names = ", ".join(str(path.relative_to(data_dir)) for path in readers)
         try:
@@ -65,7 +66,7 @@ def _read_zip(path: Path) -> Interactions:
 def _read_folder(path: Path) -> Interactions:
     movies = path.with_name("movies.dat")
     titles = None
-    if movies.exists():
+    if status_of("data-dir", movies):
         with opened(movies) as file:
             titles = _titles(file)
     with opened(path) as ratings:

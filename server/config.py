@@ -10,6 +10,7 @@ from typing import Literal
 from attacks import attack_class
 from attacks.attack import is_attacked
 from attacks.images.poison_data import PoisonOptions
+from data.columns import parse_columns
 from models import MODELS
 from models.images.classification import LocalTraining
 from protocol.requests import LossOptions
@@ -18,6 +19,7 @@ from server.results.trackers import TrackerName
 from server.results.update_log import parse_rounds
 from settings import plugins
 from settings.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
+from settings.paths import LONGEST, absolute, is_folder, is_name
 from strategies.chain import compose, links, prefix_of
 from strategies.names import names_of
 from strategies.rule import Rule
@@ -40,6 +42,7 @@ class ServerOptions:
     """What a run is. ``pyproject.toml`` says what each option means; the defaults are the same."""
 
     dataset: str = "synthetic"
+    columns: str = ""
     data_dir: str = ""
     model: str = "mf"
     embedding_dim: int = 64
@@ -98,10 +101,13 @@ class ServerOptions:
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
         fraction = self.malicious_fraction
         require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")
+        parse_columns(self.columns)
         parse_rounds(self.record_updates)
-        require("/" not in self.run_name, "run-name", self.run_name, "a name without slashes")
-        folder = Path(self.plugin_dir).expanduser()
-        fits = not self.plugin_dir or (folder.is_absolute() and folder.is_dir())
+        name = f"a name without slashes, of at most {LONGEST} bytes"
+        require(is_name(self.run_name), "run-name", self.run_name, name)
+        require(self.seed < 1 << 63, "seed", self.seed, f"less than {1 << 63}")
+        own = self.plugin_dir
+        fits = not own or (own.startswith(("/", "~")) and is_folder("plugin-dir", absolute("plugin-dir", own)))
         require(fits, "plugin-dir", self.plugin_dir, "the absolute path of a folder that exists")
 
 
@@ -134,7 +140,7 @@ class ServerConfig:
     @property
     def output_dir(self) -> Path:
         """Where run directories go, absolute. A relative one counts from where this process was started."""
-        return Path(self.options.output_dir or "~/robust-fedrec/runs").expanduser().absolute()
+        return absolute("output-dir", self.options.output_dir or "~/robust-fedrec/runs")
 
 
 def server_config(run_config: RunConfig) -> ServerConfig:

@@ -8,6 +8,14 @@ from pathlib import Path
 
 from settings.options import OptionError
 
+LONGEST = 200
+"""Bytes of a name, so that what is made of it, with the time or a number behind it, is one too."""
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a folder in another one."""
+    return "/" not in text and "\0" not in text and text not in (".", "..") and len(os.fsencode(text)) <= LONGEST
+
 
 def absolute(option: str, path: str | Path) -> Path:
     """The absolute path that a person means by a text: "~" is a home folder, and what is relative counts from here.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from client.config import ClientConfig
 from data.texts import Texts
 from protocol.requests import EvaluateRequest, TrainRequest
+from settings.paths import absolute
 
 NOTE, USERS, USER_IDS = "about.json", "users.npy", "user-ids.json"
 
@@ -33,6 +34,7 @@ class About:
     num_users: int
     learning_rate: float
     server_round: int
+    columns: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class HostedUsers:
 
 def kept_states(folder: Path) -> list[Path]:
     """The directories in a folder in which nodes kept state."""
-    return sorted(path.parent for path in folder.expanduser().rglob(NOTE))
+    return sorted(path.parent for path in absolute("state-dir", folder).rglob(NOTE))
 
 
 def states_of(run: str, states: Sequence[Path]) -> list[Path]:
@@ -56,11 +58,10 @@ def states_of(run: str, states: Sequence[Path]) -> list[Path]:
 def about(config: ClientConfig, num_users: int, request: TrainRequest | EvaluateRequest) -> About:
     """As of this request."""
     done = request.server_round - isinstance(request, TrainRequest)
-    data = str(Path(config.node.data).expanduser().absolute()) if config.node.data else ""
-    run = config.run
-    return About(
-        run.model, run.dataset, data, config.data_dir or "", run.seed, num_users, request.loss.learning_rate, done
-    )
+    data = str(absolute("data", config.node.data)) if config.node.data else ""
+    run, rate = config.run, request.loss.learning_rate
+    columns = config.node.columns if data else run.columns
+    return About(run.model, run.dataset, data, config.data_dir or "", run.seed, num_users, rate, done, columns)
 
 
 def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:

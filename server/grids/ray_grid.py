@@ -28,6 +28,7 @@ from server.grids.direct_grid import DirectGrid
 from server.grids.freed_memory import ENVIRONMENT
 from server.grids.handed_memory import HandedMemory, Place, read
 from server.grids.packing import Near, Outgoing, Packed, handed_over, packed_content, unpacked
+from settings.options import OptionError
 from strategies.sparse.side_by_side import side_by_side
 
 
@@ -233,12 +234,24 @@ class RayGrid(DirectGrid):
 
 
 def start_ray(address: str) -> None:
-    """Connect to the cluster at ``address`` ("auto": the running one), or start one on this machine for ""."""
+    """Connect to the cluster at ``address`` ("auto": the running one), or start one on this machine for "".
+
+    Raises ``OptionError`` where the folder for temporary files has too long a path for Ray's sockets.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address=address or None,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        ignore_reinit_error=True,
-    )
+    try:
+        ray.init(
+            address=address or None,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            ignore_reinit_error=True,
+        )
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "")
+        raise OptionError(
+            f"TMPDIR = {folder!r}: the path of the folder for temporary files is too long for Ray's sockets ({error}). "
+            "Set TMPDIR or RAY_TMPDIR to a folder with a shorter path, such as /tmp, or use engine = 'local'."
+        ) from None
