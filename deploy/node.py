@@ -51,6 +51,8 @@ def supernode(chosen: argparse.Namespace, index: int) -> list[str]:
         config["data-dir"] = chosen.data_dir
     if chosen.data:
         config["data"] = chosen.data
+    if chosen.columns:
+        config["columns"] = chosen.columns
     return [
         "flower-supernode",
         *("--superlink", chosen.superlink),
@@ -75,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--state-dir", type=Path, required=True, help="where private vectors are kept, and the slots")
     made.add_argument("--data-dir", default="", help="where the run's data set is")
     made.add_argument("--data", default="", help="a file with the node's own users, instead of a part")
+    made.add_argument("--columns", default="", help="what that file's columns are called, as in the run's option")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     made.add_argument("--health", required=True, help="host:port where it answers the health check")
     return made
