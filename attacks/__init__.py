@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from robust_fedrec import require_own
+
+require_own(__name__)
+
 from attacks.attack import Attack
 from models import MODELS
 from settings.options import OptionError, RunConfig, read

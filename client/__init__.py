@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from robust_fedrec import require_own
+
+require_own(__name__)
+
 import importlib
 from typing import TYPE_CHECKING
 

@@ -42,6 +42,18 @@ def _answer(message: Message, context: Context) -> Message:
             from client.deployed import resident
 
             return resident.answer(message, context, seconds)
+        return _answer_here(message, context)
     from client import answers
 
     return answers.app(message, context)
+
+
+def _answer_here(message: Message, context: Context) -> Message:
+    """As a simulated node, but for errors: the server gets what ``public_text`` leaves, the node's log all of it."""
+    from client import answers
+    from client.deployed.public_errors import public_text
+
+    try:
+        return answers.app(message, context)
+    except Exception as error:
+        raise RuntimeError(f"{type(error).__name__}: {public_text(error)}") from error

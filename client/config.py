@@ -9,6 +9,7 @@ from client.node_options import NodeOptions
 from models import MODELS
 from settings import plugins
 from settings.options import OptionError, RunConfig, option_names, read, require, with_plugin_options
+from settings.paths import absolute, is_name
 from settings.run import RunOptions
 from strategies.rules.fl_wbc import PREFIX, FlWbcOptions, is_chosen
 
@@ -41,7 +42,7 @@ class ClientConfig:
 
         Raises ``OptionError`` for a run whose name could lead out of the directory.
         """
-        if run in ("", ".", "..") or Path(run).name != run:
+        if not run or not is_name(run):
             raise OptionError(f"run = {run!r}: expected a name without slashes.")
         root = self._state_root
         return None if root is None else root / run / self.node.name
@@ -56,7 +57,7 @@ class ClientConfig:
         base = self.node.state_dir or self.run.state_dir
         if base == "memory":
             return None
-        return Path(base).expanduser() if base else Path.home() / ".cache" / "robust-fedrec" / "state"
+        return absolute("state-dir", base or "~/.cache/robust-fedrec/state")
 
 
 def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig:

@@ -14,6 +14,7 @@ from data import load, version_of
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
 from data.shard import Shard, load_shard
+from data.texts import Texts
 from protocol.requests import Agreement
 
 Users = NDArray[np.int64]
@@ -29,7 +30,7 @@ class Hosting:
 
     users: Users
     malicious: NDArray[np.bool_]
-    ids: NDArray[np.str_]
+    ids: Texts
     num_users: int
     num_items: int
 
@@ -71,19 +72,20 @@ def users_here(num_users: int, malicious: Users, config: ClientConfig, spread: b
 
 
 @lru_cache(maxsize=2)
-def _interactions(dataset: str, data_dir: str | None, version: tuple[int, int]) -> Interactions:
-    return load(dataset, data_dir)
+def _interactions(dataset: str, data_dir: str | None, columns: str, version: tuple[int, int]) -> Interactions:
+    return load(dataset, data_dir, columns)
 
 
-def _partition(config: ClientConfig) -> tuple[Shard, NDArray[np.bool_], NDArray[np.str_]]:
+def _partition(config: ClientConfig) -> tuple[Shard, NDArray[np.bool_], Texts]:
     """The node's part of the run's data set, which of its users (n,) are malicious, and their original ids (n,)."""
-    interactions = _interactions(config.run.dataset, config.data_dir, version_of(config.run.dataset))
+    run = config.run
+    interactions = _interactions(run.dataset, config.data_dir, run.columns, version_of(run.dataset))
     malicious = all_malicious(interactions.num_users, config)
     users = users_here(interactions.num_users, malicious, config)
     return load_shard(interactions, users), np.isin(users, malicious), interactions.user_ids[users]
 
 
-def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, NDArray[np.bool_], NDArray[np.str_]]:
+def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, NDArray[np.bool_], Texts]:
     """The same of the node's own data; an attacker's users are all malicious, a benign node's are none."""
     interactions = own_interactions(config)
     shard = own_shard(interactions, agreement)

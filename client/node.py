@@ -195,7 +195,7 @@ def introduce(content: RecordDict, context: Context) -> RecordDict:
         if agreement is None:
             return own_content(own)
         if (len(agreement.users), len(agreement.items)) != (len(own.users), len(own.items)):
-            raise OptionError(f"data = {config.node.data!r}: it has changed while its ids were being agreed on.")
+            raise OptionError("data, in this node's configuration: it has changed while its ids were being agreed on.")
         key, path = (context.run_id, context.node_id), config.agreement_path(context.run_id)
         _nodes.pop(key, None)
         agreed = Agreed(agreement, ids_digest(own))

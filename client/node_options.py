@@ -21,6 +21,7 @@ class NodeOptions:
     data: str = option(
         "", "a file of the node's own, whose users it hosts instead; with the role attacker all of them are malicious"
     )
+    columns: str = option("", "which of that file's columns are which, as the run's option of that name")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
     state_dir: str = option("", 'where private vectors are kept; memory: nowhere; "": where the run says')
     data_dir: str = option("", "where the run's data set is, if elsewhere than the run says")

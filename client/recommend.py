@@ -58,10 +58,10 @@ def recommend(state_dir: Path, model: Path, user: str, top: int = 10, data_dir: 
         about, hosted = read_about(directory), kept_users(directory)
         if about.model != "mf":
             raise OptionError(f"A node can recommend by itself with the model 'mf' alone, not with {about.model!r}.")
-        places = np.flatnonzero(hosted.ids == user)
-        if len(places):
-            vector = _vector(directory, about, int(places[0]), table.rows.shape[1])
-            interactions = load(about.data or about.dataset, data_dir or about.data_dir or None)
+        place = hosted.ids.find(user)
+        if place >= 0:
+            vector = _vector(directory, about, place, table.rows.shape[1])
+            interactions = load(about.data or about.dataset, data_dir or about.data_dir or None, about.columns)
             return _best(table, vector, interactions, user, top)
     raise OptionError(f"user = {user!r}: this node does not host that user in the run of {model}.")
 
@@ -102,9 +102,10 @@ def _vector(directory: Path, about: About, place: int, dim: int) -> Tensor:
 
 
 def _best(table: ItemTable, vector: Tensor, interactions: Interactions, user: str, top: int) -> list[Recommendation]:
-    own = int(np.flatnonzero(interactions.user_ids == user)[0])
+    own = interactions.user_ids.find(user)
     seen = interactions.items[interactions.splits[own] : interactions.splits[own + 1]]
-    left_out = np.isin(table.item_ids, interactions.item_ids[np.unique(seen)])
+    known = set(interactions.item_ids[np.unique(seen)])
+    left_out = np.array([item in known for item in table.item_ids])
     scores = table.rows @ vector
     scores[torch.from_numpy(left_out)] = -torch.inf
     ranking = scores.argsort(descending=True, stable=True)[: min(top, int((~left_out).sum()))]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from robust_fedrec import require_own
+
+require_own(__name__)
+
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from data.cache import cached
+from data.columns import parse_columns
 from data.interactions import Interactions
-from settings.options import OptionError
+from settings.options import OptionError, require
+from settings.paths import absolute, is_file, status_of
 
 __all__ = ["DATASETS", "FORMATS", "default_data_dir", "load", "version_of"]
 
@@ -44,16 +51,16 @@ def _gowalla(data_dir: Path) -> Interactions:
     return load_gowalla(data_dir)
 
 
-def _inter(path: Path) -> Interactions:
+def _inter(path: Path, columns: str) -> Interactions:
     from data.atomic import read_inter
 
-    return read_inter(path)
+    return read_inter(path, columns=columns)
 
 
-def _table(path: Path) -> Interactions:
+def _table(path: Path, columns: str) -> Interactions:
     from data.tabular import read_table
 
-    return read_table(path)
+    return read_table(path, columns)
 
 
 DATASETS: dict[str, Callable[[Path], Interactions]] = {
@@ -63,7 +70,7 @@ DATASETS: dict[str, Callable[[Path], Interactions]] = {
     "scale": _scale,
     "scale-10k": _scale_10k,
 }
-FORMATS: dict[str, Callable[[Path], Interactions]] = {
+FORMATS: dict[str, Callable[[Path, str], Interactions]] = {
     ".inter": _inter,
     ".inter.gz": _inter,
     ".csv": _table,
@@ -71,22 +78,24 @@ FORMATS: dict[str, Callable[[Path], Interactions]] = {
 }
 
 
-def load(name_or_path: str, data_dir: str | Path | None = None) -> Interactions:
+def load(name_or_path: str, data_dir: str | Path | None = None, columns: str = "") -> Interactions:
     """The data set of a name among ``DATASETS``, or of a file that ends in one of ``FORMATS``.
 
     ``data_dir`` is where named data sets are looked for and downloaded to, and where what was parsed is
-    cached; default: ``default_data_dir()``. Raises ``OptionError`` for an unknown name, a missing or broken
-    file, or a download that fails.
+    cached; default: ``default_data_dir()``. ``columns``: which of a file's columns are which (see
+    ``data.columns``). Raises ``OptionError`` for an unknown name, a missing or broken file, or a download that fails.
     """
-    directory = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    directory = absolute("data-dir", data_dir) if data_dir else default_data_dir()
+    parse_columns(columns)
     if name_or_path in DATASETS:
+        require(not columns, "columns", columns, f"nothing with {name_or_path!r}, whose columns are known")
         return DATASETS[name_or_path](directory)
     for ending, read in FORMATS.items():
         if name_or_path.endswith(ending):
-            path = Path(name_or_path).expanduser()
-            if not path.is_file():
+            path = absolute("dataset", name_or_path)
+            if not is_file("dataset", path):
                 raise OptionError(f"dataset = {name_or_path!r}: there is no such file.")
-            return cached(path.name, [path], directory, lambda: read(path))  # noqa: B023
+            return cached(path.name, [path], directory, lambda: read(path, columns), columns)  # noqa: B023
     raise OptionError(
         f"dataset = {name_or_path!r}: expected one of {', '.join(map(repr, DATASETS))}, "
         f"or the path of a file that ends in {', '.join(FORMATS)}."
@@ -95,13 +104,10 @@ def load(name_or_path: str, data_dir: str | Path | None = None) -> Interactions:
 
 def version_of(name_or_path: str) -> tuple[int, int]:
     """When a data set's file was changed, in nanoseconds, and its size; zeros for a name."""
-    path = Path(name_or_path).expanduser()
-    if name_or_path in DATASETS or not path.is_file():
-        return 0, 0
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size
+    found = None if name_or_path in DATASETS else status_of("dataset", absolute("dataset", name_or_path))
+    return (0, 0) if found is None or not stat.S_ISREG(found.st_mode) else (found.st_mtime_ns, found.st_size)
 
 
 def default_data_dir() -> Path:
     """``ROBUST_FEDREC_DATA`` if set, else ``~/.cache/robust-fedrec``."""
-    return Path(os.environ.get("ROBUST_FEDREC_DATA") or "~/.cache/robust-fedrec").expanduser()
+    return absolute("data-dir", os.environ.get("ROBUST_FEDREC_DATA") or "~/.cache/robust-fedrec")

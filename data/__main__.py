@@ -9,6 +9,7 @@ from rich.console import Console
 
 import data
 from data.card import card
+from data.columns import EXAMPLE
 from data.interactions import leave_one_out
 from settings.options import OptionError
 
@@ -17,10 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     """The command's exit status: 0, or 1 where the data set cannot be had."""
     parser = argparse.ArgumentParser(prog="python -m data", description="Prepare a data set and print its card.")
     parser.add_argument("dataset", help=f"{', '.join(data.DATASETS)}, or a file ending in {', '.join(data.FORMATS)}")
-    parser.add_argument("--data-dir", help=f"where data sets are kept (default: {data.default_data_dir()})")
+    parser.add_argument("--data-dir", help="where data sets are kept (ROBUST_FEDREC_DATA, else ~/.cache/robust-fedrec)")
+    parser.add_argument("--columns", default="", help=f"what a file's columns are called, such as {EXAMPLE!r}")
     options = parser.parse_args(arguments)
     try:
-        interactions = data.load(options.dataset, options.data_dir)
+        interactions = data.load(options.dataset, options.data_dir, options.columns)
     except OptionError as error:
         print(error, file=sys.stderr)
         return 1

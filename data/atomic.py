@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import numpy as np
-
-from data.delimited import numbers, read_columns
+from data.columns import chosen_columns, require_columns
+from data.delimited import read_columns
+from data.file_error import DataFileError
+from data.ids import require_readable
 from data.interactions import Interactions, from_columns
+from data.numerals import numbers
+from data.texts import Texts
 from settings.options import OptionError
 
 COLUMNS = ("user_id", "item_id", "timestamp")
 
 
-def read_inter(path: Path, name: str | None = None) -> Interactions:
-    """Interactions of an ``.inter`` or ``.inter.gz`` file; columns beside ``COLUMNS`` are ignored.
+def read_inter(path: Path, name: str | None = None, columns: str = "") -> Interactions:
+    """Interactions of an ``.inter`` or ``.inter.gz`` file; columns beside the three that are needed are ignored.
 
-    Raises ``OptionError`` naming the file, and the line where one is broken.
+    ``columns``: the option, where they are not called as in ``COLUMNS``. Raises ``OptionError`` naming the file, and
+    the line where one is broken.
     """
-    source = str(path)
-    users, items, times = [], [], []
+    source, chosen = str(path), chosen_columns(columns, COLUMNS)
     with opened(path) as file:
-        header = _header(file, source)
-        wanted = [header.index(column) for column in COLUMNS]
-        for line, (user, item, time) in read_columns(file, source, b"\t", len(header), wanted, first_line=2):
-            users.append(user)
-            items.append(item)
-            times.append(numbers(time, source, line, "timestamp"))
-    if not users:
-        raise OptionError(f"{source} holds no interactions, only a header.")
-    return from_columns(name or path.name, np.concatenate(users), np.concatenate(items), np.concatenate(times))
+        header = _header(file, source, chosen)
+        wanted = {column: header.index(column) for column in chosen}
+        chunks = [found for _, found in read_columns(file, source, b"\t", len(header), wanted, first_line=2)]
+    if not chunks:
+        raise DataFileError(source, "it holds no interactions, only a header")
+    users, items, times = (Texts.concatenate(column) for column in zip(*chunks, strict=True))
+    return from_columns(
+        name or path.name,
+        require_readable(users, source, chosen[0], 2),
+        require_readable(items, source, chosen[1], 2),
+        numbers(times, source, "timestamp", 2),
+    )
 
 
 @contextmanager
@@ -54,13 +60,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise OptionError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def _header(file: BinaryIO, source: str) -> list[str]:
+def _header(file: BinaryIO, source: str, wanted: Sequence[str]) -> list[str]:
     line = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    if not line:
+        raise DataFileError(source, "the file does not begin with a header", "line 1")
     header = [field.partition(":")[0] for field in line.split("\t")]
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise OptionError(
-            f"{source}, line 1: the header has no column {' and no '.join(missing)}. Expected tab-separated "
-            "name:type, such as user_id:token, item_id:token and timestamp:float."
-        )
+    form = "; a header is tab-separated name:type, such as user_id:token, item_id:token and timestamp:float"
+    require_columns(wanted, header, source, "line 1", form)
     return header

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
 from data.interactions import Interactions, Split
+from data.texts import Texts
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_POINTS = 40
@@ -55,5 +54,5 @@ def sparkline(popularity: NDArray[np.int64]) -> str:
     return "".join(BARS[round(height * (len(BARS) - 1))] for height in heights)
 
 
-def _first(ids: NDArray[Any]) -> str:
-    return ", ".join(ids[:3].tolist()) + (", …" if len(ids) > 3 else "")
+def _first(ids: Texts) -> str:
+    return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")

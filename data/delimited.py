@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from settings.options import OptionError
-
-Bytes = NDArray[np.bytes_]
+from data.file_error import DataFileError
+from data.ragged import ragged_positions, splits_of
+from data.texts import Texts
 
 CHUNK_BYTES = 8 << 20
-MAX_FIELD_BYTES = 256
 
 
 def read_columns(
-    file: BinaryIO, source: str, separator: bytes, num_columns: int, wanted: Sequence[int], first_line: int = 1
-) -> Iterator[tuple[int, list[Bytes]]]:
-    """For each chunk of lines the number of its first line, and the wanted columns as bytes (n,).
+    file: BinaryIO, source: str, separator: bytes, num_columns: int, wanted: Mapping[str, int], first_line: int = 1
+) -> Iterator[tuple[int, list[Texts]]]:
+    """For each chunk of lines the number of its first line, and the wanted columns, each (n,).
 
-    Lines end in LF or CRLF; the last may lack it. Memory is a few times ``CHUNK_BYTES``, whatever the
-    file's size. Raises ``OptionError`` naming ``source`` and the line where a line has another number of
-    columns, or a wanted field is empty or longer than ``MAX_FIELD_BYTES``.
+    ``wanted``: names of columns and their places. Lines end in LF or CRLF; the last may lack it, and blank lines at
+    the end of the file do not count. Memory is a few times ``CHUNK_BYTES``, whatever the file's size. Raises
+    ``DataFileError`` naming the line where a line has another number of columns, or a wanted field is empty.
     """
     rest = b""
     while True:
         block = file.read(CHUNK_BYTES)
-        text = rest + block
-        if block:
-            whole = text.rfind(b"\n") + 1
-            text, rest = text[:whole], text[whole:]
-        elif text and not text.endswith(b"\n"):
-            text += b"\n"
+        text, rest = _whole_lines(rest + block, last=not block)
         if text:
             columns = _columns(text, source, separator, num_columns, wanted, first_line)
             yield first_line, columns
@@ -42,36 +35,19 @@ def read_columns(
             return
 
 
-def numbers(column: Bytes, source: str, first_line: int, what: str) -> NDArray[Any]:
-    """A column (n,) as int64 where all are whole numbers, else float64.
-
-    Raises ``OptionError`` naming the line of the first that is no finite number.
-    """
-    for kind in (np.int64, np.float64):
-        try:
-            values: NDArray[Any] = column.astype(kind)
-        except (ValueError, OverflowError):
-            continue
-        if np.isfinite(values).all():
-            return values
-    for offset, field in enumerate(column.tolist()):
-        try:
-            finite = np.isfinite(float(field))
-        except ValueError:
-            finite = np.False_
-        if not finite:
-            raise broken(source, first_line + offset, f"the {what} {field.decode(errors='replace')!r} is no number")
-    raise AssertionError("numpy refused a column of which every field is a number")
-
-
-def broken(source: str, line: int, what: str) -> OptionError:
-    """The error for one line of a file."""
-    return OptionError(f"{source}, line {line}: {what}.")
+def _whole_lines(text: bytes, last: bool) -> tuple[bytes, bytes]:
+    """The lines that are whole, and what must wait for more; blank lines wait for one that is not."""
+    whole = text if last else text[: text.rfind(b"\n") + 1]
+    kept = whole.rstrip(b"\r\n")
+    if last or not kept:
+        return (kept + b"\n" if kept else b""), (b"" if last else text)
+    stop = text.index(b"\n", len(kept)) + 1
+    return text[:stop], text[stop:]
 
 
 def _columns(
-    text: bytes, source: str, separator: bytes, num_columns: int, wanted: Sequence[int], first_line: int
-) -> list[Bytes]:
+    text: bytes, source: str, separator: bytes, num_columns: int, wanted: Mapping[str, int], first_line: int
+) -> list[Texts]:
     letters = np.frombuffer(text, np.uint8)
     newlines = letters == ord("\n")
     stops = np.flatnonzero(newlines | (letters == ord(separator)))
@@ -81,31 +57,19 @@ def _columns(
     if not regular:
         columns_found = np.diff(np.flatnonzero(ends_line), prepend=-1)
         line = int(np.flatnonzero(columns_found != num_columns)[0])
-        raise broken(source, first_line + line, f"expected {num_columns} columns, found {columns_found[line]}")
+        fault = f"expected {num_columns} columns, found {columns_found[line]}"
+        raise DataFileError(source, fault, f"line {first_line + line}")
     table = stops.reshape(-1, num_columns)
     line_starts = np.concatenate([[0], line_ends[:-1] + 1])
-    return [_column(letters, table, line_starts, column, source, first_line) for column in wanted]
-
-
-def _column(
-    letters: NDArray[np.uint8],
-    stops: NDArray[np.intp],
-    line_starts: NDArray[np.intp],
-    column: int,
-    source: str,
-    first_line: int,
-) -> Bytes:
-    starts = stops[:, column - 1] + 1 if column else line_starts
-    ends = stops[:, column]
-    if column == stops.shape[1] - 1:
-        ends = ends - (letters[np.maximum(ends - 1, 0)] == ord("\r"))
-    widths = ends - starts
-    unusable = np.flatnonzero((widths <= 0) | (widths > MAX_FIELD_BYTES))
-    if len(unusable):
-        line = int(unusable[0])
-        what = "is empty" if widths[line] <= 0 else f"is longer than {MAX_FIELD_BYTES} bytes"
-        raise broken(source, first_line + line, f"column {column + 1} {what}")
-    offsets = np.arange(int(widths.max()))
-    field = letters[np.minimum(starts[:, None] + offsets, len(letters) - 1)]
-    field[offsets >= widths[:, None]] = 0
-    return np.ascontiguousarray(field).view(f"S{len(offsets)}").reshape(-1)
+    columns = []
+    for name, place in wanted.items():
+        starts = table[:, place - 1] + 1 if place else line_starts
+        ends = table[:, place]
+        if place == num_columns - 1:
+            ends = ends - (letters[np.maximum(ends - 1, 0)] == ord("\r"))
+        widths = ends - starts
+        if (widths <= 0).any():
+            line = int((widths <= 0).argmax())
+            raise DataFileError(source, f"the column {name!r} is empty", f"line {first_line + line}")
+        columns.append(Texts(letters[ragged_positions(starts, widths)], splits_of(widths)))
+    return columns

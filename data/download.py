@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from data.writable import writable_folder
 from settings.options import OptionError
+from settings.paths import status_of
 
 BLOCK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30.0
@@ -36,7 +37,7 @@ def download(url: str, target: Path, md5: str | None = None, check: Callable[[Pa
     second process waits for the first. Raises ``OptionError`` where the file cannot be had; the text says
     which file to put where by hand.
     """
-    if target.exists():
+    if status_of("data-dir", target):
         return target
     by_hand = f"To do it by hand, put {url} at {target}."
     try:

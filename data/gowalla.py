@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 
 from data.atomic import opened
 from data.cache import cached
-from data.delimited import Bytes, broken, numbers, read_columns
+from data.delimited import read_columns
 from data.download import download, progress_bar
+from data.file_error import DataFileError
 from data.interactions import Interactions, expect_counts, from_columns
+from data.numerals import numbers
+from data.texts import Texts
 from settings.options import OptionError
 
 CHECKINS = "loc-gowalla_totalCheckins.txt.gz"
 CHECKINS_URL = f"https://snap.stanford.edu/data/{CHECKINS}"
 LISTS_URL = "https://raw.githubusercontent.com/xiangwang1223/neural_graph_collaborative_filtering/master/Data/gowalla/"
 LISTS = ("user_list.txt", "item_list.txt")
+CHECKIN = {"user": 0, "time": 1, "place": 4}
 COUNTS = (29_858, 40_981, 1_585_043)
 
 
@@ -53,8 +57,8 @@ def read_checkins(checkins: Path, user_list: Path, item_list: Path) -> Interacti
         task = progress.add_task("reading check-ins", total=checkins.stat().st_size)
         try:
             with cast(BinaryIO, gzip.GzipFile(fileobj=packed)) as file:
-                for line, (user, time, item) in read_columns(file, source, b"\t", 5, (0, 1, 4)):
-                    users, items = numbers(user, source, line, "user"), numbers(item, source, line, "place")
+                for line, (user, time, item) in read_columns(file, source, b"\t", 5, CHECKIN):
+                    users, items = numbers(user, source, "user", line), numbers(item, source, "place", line)
                     seconds = _seconds(time, source, line)
                     mask = np.isin(users, wanted_users) & np.isin(items, wanted_items)
                     kept.append((users[mask], items[mask], seconds[mask]))
@@ -71,26 +75,35 @@ def read_list(path: Path) -> NDArray[np.int64]:
     with opened(path) as file:
         header = file.readline().split()
         if header[:1] != [b"org_id"]:
-            raise broken(source, 1, f"expected the header 'org_id remap_id', found {header!r}")
-        chunks = [numbers(ids, source, line, "id") for line, (ids,) in read_columns(file, source, b" ", 2, (0,), 2)]
+            raise DataFileError(source, "expected the header 'org_id remap_id'", "line 1", f"found {header!r}")
+        chunks = [
+            numbers(ids, source, "id", line)
+            for line, (ids,) in read_columns(file, source, b" ", 2, {"org_id": 0}, first_line=2)
+        ]
     ids: NDArray[np.int64] = np.concatenate(chunks) if chunks else np.empty(0, np.int64)
     return ids
 
 
-def _seconds(column: Bytes, source: str, first_line: int) -> NDArray[np.int64]:
+def _seconds(column: Texts, source: str, first_line: int) -> NDArray[np.int64]:
     """(n,) seconds since 1970."""
-    plain = np.char.rstrip(column, b"Z")
+    seconds = np.empty(len(column), np.int64)
+    for rows, fields in column.by_width():
+        plain = np.char.rstrip(fields, b"Z")
+        try:
+            seconds[rows] = plain.astype("datetime64[s]").astype(np.int64)
+        except ValueError:
+            row, field = next((row, field) for row, field in zip(rows, plain, strict=True) if not _is_time(field))
+            fault = "the time is not like 2010-10-19T23:55:27Z"
+            raise DataFileError(source, fault, f"line {first_line + row}", repr(field)) from None
+    return seconds
+
+
+def _is_time(field: np.bytes_) -> bool:
     try:
-        return plain.astype("datetime64[s]").astype(np.int64)
+        field.astype("datetime64[s]")
     except ValueError:
-        for offset, field in enumerate(plain):
-            try:
-                field.astype("datetime64[s]")
-            except ValueError:
-                raise broken(
-                    source, first_line + offset, f"{field!r} is no time such as 2010-10-19T23:55:27Z"
-                ) from None
-        raise
+        return False
+    return True
 
 
 def _wrong_list(path: Path) -> str | None:

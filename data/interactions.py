@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.ids import index_ids
+from data.ragged import ragged_positions as ragged_positions
+from data.ragged import splits_of as splits_of
+from data.texts import Texts
 from settings.options import OptionError
 
 MIN_INTERACTIONS = 3
@@ -19,19 +23,19 @@ MIN_INTERACTIONS = 3
 class Interactions:
     """Every user's items in the order of time. The arrays may be memory-mapped and are never written to.
 
-    ``user_ids`` (U,) and ``item_ids`` (I,): the original ids as text; ``splits`` (U+1,) int64: user k's
+    ``user_ids`` (U,) and ``item_ids`` (I,): the original ids; ``splits`` (U+1,) int64: user k's
     interactions are ``splits[k]:splits[k+1]`` of ``items`` (N,) int32 and ``times`` (N,), in whatever unit
     the data set has; ``titles`` (I,): the items' titles, "" where one has none, or None. Raises
     ``ValueError`` where the shapes do not fit together.
     """
 
     name: str
-    user_ids: NDArray[np.str_]
-    item_ids: NDArray[np.str_]
+    user_ids: Texts
+    item_ids: Texts
     splits: NDArray[np.int64]
     items: NDArray[np.int32]
     times: NDArray[Any]
-    titles: NDArray[np.str_] | None = None
+    titles: Texts | None = None
 
     def __post_init__(self) -> None:
         if self.splits.shape != (len(self.user_ids) + 1,) or self.splits[0] != 0 or (np.diff(self.splits) < 0).any():
@@ -108,12 +112,12 @@ def split_last_two(num_items: int, splits: NDArray[np.int64], items: NDArray[np.
 
 def from_columns(
     name: str,
-    users: NDArray[Any],
-    items: NDArray[Any],
+    users: Texts | NDArray[Any],
+    items: Texts | NDArray[Any],
     times: NDArray[Any],
     titles: Mapping[str, str] | None = None,
 ) -> Interactions:
-    """Interactions from one row each (N,): ids as integers, text or UTF-8 bytes; times as numbers.
+    """Interactions from one row each (N,): ids as texts, or integers; times as numbers.
 
     Ids become indexes in ascending order: of their value where all are whole numbers, else of their text, so
     that the same data in another file, in another order, gives every user and item the same index. Rows
@@ -126,14 +130,30 @@ def from_columns(
         raise OptionError(f"The data set {name!r} holds no interactions.")
     if not np.isfinite(times).all():
         raise OptionError(f"The data set {name!r} has a timestamp that is not a finite number.")
-    user_ids, user_indexes = _index(users, name)
-    item_ids, item_indexes = _index(items, name)
+    user_ids, user_indexes = index_ids(users, name)
+    item_ids, item_indexes = index_ids(items, name)
     order = np.lexsort((times, user_indexes))
     counts = np.bincount(user_indexes, minlength=len(user_ids))
-    named = None if titles is None else np.array([titles.get(item, "") for item in item_ids.tolist()], np.str_)
+    named = None if titles is None else Texts.of(titles.get(item, "") for item in item_ids)
     return Interactions(
         name, user_ids, item_ids, splits_of(counts), item_indexes[order].astype(np.int32), times[order], named
     )
+
+
+def require_trainable(interactions: Interactions) -> None:
+    """Raise ``OptionError`` where no recommender can be trained: one user, one item, or nothing left to recommend."""
+    users, items = interactions.num_users, interactions.num_items
+    if users < 2 or items < 2:
+        few = f"{users} user{'s' * (users > 1)} and {items} item{'s' * (items > 1)}"
+        raise OptionError(f"The data set {interactions.name!r} has {few}: expected at least two of each.")
+    if (interactions.counts < items).any():
+        return
+    owners = np.repeat(np.arange(users), interactions.counts)
+    if len(np.unique(owners * items + interactions.items)) == users * items:
+        raise OptionError(
+            f"In the data set {interactions.name!r} every user has had every item: there is nothing to recommend, and "
+            "no item that training could take for one that a user does not like."
+        )
 
 
 def expect_counts(interactions: Interactions, users: int, items: int, number: int, source: str) -> Interactions:
@@ -145,57 +165,3 @@ def expect_counts(interactions: Interactions, users: int, items: int, number: in
             f"{interactions.name} has {users:,}, {items:,} and {number:,}. Remove the file and get it again."
         )
     return interactions
-
-
-def splits_of(counts: NDArray[Any]) -> NDArray[np.int64]:
-    """(n,) counts to (n+1,) offsets."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-
-
-def ragged_positions(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The positions starts[k], …, starts[k]+counts[k]-1 of all k, one after another."""
-    splits = splits_of(counts)
-    return np.arange(splits[-1]) + np.repeat(starts - splits[:-1], counts)
-
-
-def _index(ids: NDArray[Any], name: str) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """The distinct ids as text in ascending order, and every row's index among them."""
-    numbers = whole_numbers(ids)
-    distinct, indexes = np.unique(ids if numbers is None else numbers, return_inverse=True)
-    if distinct.dtype.kind == "S":
-        try:
-            distinct = np.char.decode(distinct, "utf-8")
-        except UnicodeDecodeError as error:
-            raise OptionError(f"The data set {name!r} has an id that is not UTF-8: {error.object!r}.") from None
-    return distinct.astype(np.str_), indexes.reshape(-1)
-
-
-LONGEST_NUMBER = 18
-"""Digits that are sure to fit in 64 bits."""
-
-
-def whole_numbers(ids: NDArray[Any]) -> NDArray[np.int64] | None:
-    """The ids as int64 if all are whole numbers as a computer writes them (no sign, no leading zero), else None."""
-    if ids.dtype.kind in "iu":
-        if not len(ids) or (ids.min() >= 0 and ids.max() < 10**LONGEST_NUMBER):
-            return ids.astype(np.int64, copy=False)
-        # As text they would not count as numbers either: the order must not depend on the file's form.
-        ids = ids.astype(np.bytes_)
-    if ids.dtype.kind == "U":
-        ids = np.char.encode(ids, "utf-8")
-    if ids.dtype.kind != "S":
-        raise ValueError(f"Ids must be integers, text or bytes, not {ids.dtype}.")
-    letters = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), -1)
-    width = 1 + int(np.flatnonzero(letters.any(0))[-1:].sum())
-    if width > LONGEST_NUMBER or not letters[:, 0].all():
-        return None
-    values = np.zeros(len(ids), np.int64)
-    for column in range(width):
-        letter = letters[:, column]
-        digit, blank = letter.astype(np.int64) - ord("0"), letter == 0
-        if not (((digit >= 0) & (digit <= 9)) | blank).all():
-            return None
-        if column and (~blank & (letters[:, 0] == ord("0"))).any():
-            return None
-        values = np.where(blank, values, values * 10 + digit)
-    return values

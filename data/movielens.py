@@ -7,17 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-import numpy as np
-
 from data.atomic import opened, read_inter
 from data.cache import cached
-from data.delimited import numbers, read_columns
+from data.delimited import read_columns
 from data.download import download
+from data.file_error import DataFileError
+from data.ids import require_readable
 from data.interactions import Interactions, expect_counts, from_columns
+from data.numerals import numbers
+from data.texts import Texts
 from settings.options import OptionError
+from settings.paths import status_of
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-1m.zip"
 MD5 = "c4d9eecfca2ab87c1945afe126590906"
+RATING = {"UserID": 0, "MovieID": 2, "Timestamp": 6}
+"""Places of the columns to a one-byte separator, for which every other of 7 columns is empty."""
+
 COUNTS = (6_040, 3_706, 1_000_209)
 
 
@@ -34,7 +40,7 @@ def load_ml_1m(data_dir: Path) -> Interactions:
         folder / "ratings.dat": _read_folder,
         folder / "ml-1m.inter.gz": lambda path: read_inter(path, "ml-1m"),
     }
-    source = next((path for path in readers if path.exists()), None)
+    source = next((path for path in readers if status_of("data-dir", path)), None)
     if source is None:
         names = ", ".join(str(path.relative_to(data_dir)) for path in readers)
         try:
@@ -60,7 +66,7 @@ def _read_zip(path: Path) -> Interactions:
 def _read_folder(path: Path) -> Interactions:
     movies = path.with_name("movies.dat")
     titles = None
-    if movies.exists():
+    if status_of("data-dir", movies):
         with opened(movies) as file:
             titles = _titles(file)
     with opened(path) as ratings:
@@ -68,15 +74,18 @@ def _read_folder(path: Path) -> Interactions:
 
 
 def _read_ratings(file: BinaryIO, source: str, titles: dict[str, str] | None) -> Interactions:
-    """``UserID::MovieID::Rating::Timestamp`` lines; to a one-byte separator every other of 7 columns is empty."""
-    users, items, times = [], [], []
-    for line, (user, item, time) in read_columns(file, source, b":", 7, (0, 2, 6)):
-        users.append(user)
-        items.append(item)
-        times.append(numbers(time, source, line, "timestamp"))
-    if not users:
-        raise OptionError(f"{source} is empty.")
-    return from_columns("ml-1m", np.concatenate(users), np.concatenate(items), np.concatenate(times), titles)
+    """``UserID::MovieID::Rating::Timestamp`` lines."""
+    chunks = [columns for _, columns in read_columns(file, source, b":", 7, RATING)]
+    if not chunks:
+        raise DataFileError(source, "the file is empty")
+    users, items, times = (Texts.concatenate(column) for column in zip(*chunks, strict=True))
+    return from_columns(
+        "ml-1m",
+        require_readable(users, source, "UserID", 1),
+        require_readable(items, source, "MovieID", 1),
+        numbers(times, source, "timestamp", 1),
+        titles,
+    )
 
 
 def _titles(file: IO[bytes]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 import draws
 from data.interactions import Interactions, splits_of
+from data.texts import Texts
 from draws import Stream
 
 CHUNK_USERS = 50_000
@@ -29,13 +30,8 @@ def scale(num_users: int = 1_000_000, num_items: int = 200_000, seed: int = 0, n
         items.append(choices)
         starts = np.repeat(np.cumsum(counts) - counts, counts)
         times.append((np.arange(len(choices)) - starts).astype(np.int32))
-    ids = _ids(num_users), _ids(num_items)
+    ids = Texts.of_array(np.arange(num_users)), Texts.of_array(np.arange(num_items))
     return Interactions(name, *ids, splits_of(np.concatenate(lengths)), np.concatenate(items), np.concatenate(times))
-
-
-def _ids(count: int) -> NDArray[np.str_]:
-    """0, 1, … as texts, with room for their digits alone: NumPy's own choice takes 84 bytes each."""
-    return np.arange(count).astype(f"<U{len(str(count - 1))}")
 
 
 def _chunk(

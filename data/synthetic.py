@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import draws
 from data.interactions import Interactions, splits_of
+from data.texts import Texts
 from draws import Stream
 
 GRID = 1 << 16
@@ -51,7 +52,7 @@ def synthetic(world: World | None = None, seed: int = 0) -> Interactions:
     chosen = chosen[generator.permutation(world.num_users)]
     real = chosen >= 0
     times = np.broadcast_to(np.arange(chosen.shape[1]), chosen.shape)[real]
-    ids = np.arange(world.num_users).astype(np.str_), np.arange(world.num_items).astype(np.str_)
+    ids = Texts.of_array(np.arange(world.num_users)), Texts.of_array(np.arange(world.num_items))
     return Interactions("synthetic", *ids, splits_of(real.sum(1)), chosen[real], times)
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from deploy.certificates import make_certificates
 from deploy.federation import Federation, TomlScalar, local_place
 from deploy.processes import Processes, interruptible
+from settings.options import OptionError
+from settings.paths import absolute
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +40,7 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
     names |= {f"attacker-{index}": ("attacker", index, attackers) for index in range(attackers)}
     make_certificates(keys, nodes=names)
     output = Path(str(options.setdefault("output-dir", str(folder / "runs"))))
-    options["output-dir"] = str(output.expanduser().absolute())
+    options["output-dir"] = str(absolute("output-dir", output))
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/summary.json")}
     with interruptible(), Processes(folder / "logs") as processes:
         federation = Federation(local_place(folder, keys), processes)
@@ -94,6 +96,9 @@ def main(arguments: list[str] | None = None) -> int:
         options["attack"] = "none"
     try:
         return run_locally(options, chosen.nodes, chosen.attackers, folder.absolute())
+    except OptionError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Interrupted: everything is taken down.", file=sys.stderr)
         return 130

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from robust_fedrec import require_own
+
+require_own(__name__)
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

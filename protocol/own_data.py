@@ -43,12 +43,12 @@ def read_own(content: RecordDict, most_users: int, most_items: int) -> OwnIds:
     return OwnIds(_ids(record, "users", most_users), _ids(record, "items", most_items))
 
 
-def bytes_of_ids(count: int, longest: int) -> int:
-    """The most bytes that a list of so many ids of so many letters may take, each letter written as two escapes.
+def bytes_of_ids(count: int, letters: int) -> int:
+    """The most bytes that a list of so many ids of so many bytes together may take, each written as two escapes.
 
     A little more is read of any list, to name ids that are unknown.
     """
-    return count * (12 * longest + 4) + READ_OF_ANY
+    return 12 * letters + 4 * count + READ_OF_ANY
 
 
 def agreed_content(agreement: Agreement) -> RecordDict:

@@ -11,6 +11,7 @@ from torch import Tensor
 from attacks.images.poison_data import PoisonOptions, main_task_test, poison_for_testing
 from data.images.files import image_set
 from data.images.image_set import Examples, allot
+from data.texts import Texts
 from models.images.classification import Classifier, accuracy, assess, initial_vector, make_classifier
 from models.threads import one_thread
 from protocol.requests import GlobalModel
@@ -43,9 +44,9 @@ class TestBench:
         data = image_set(options.dataset, options.data_dir or None)
         held_out = allot(data.train.labels, options.num_clients, options.dirichlet_alpha, options.seed).validation
         classifier = make_classifier(options.model, data.shape, data.num_classes)
-        clients = np.arange(options.num_clients).astype(np.str_)
+        clients = Texts.of_array(np.arange(options.num_clients))
         return TestBench(
-            catalogue=Catalogue(clients, np.empty(0, np.str_)),
+            catalogue=Catalogue(clients, Texts.of(())),
             first=GlobalModel(torch.empty(0, 0), initial_vector(classifier, options.seed)),
             classifier=classifier,
             validation=data.examples(data.train, held_out),

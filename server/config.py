@@ -9,12 +9,14 @@ from pathlib import Path
 from attacks import attack_class
 from attacks.attack import is_attacked
 from attacks.images.poison_data import PoisonOptions
+from data.columns import parse_columns
 from models import MODELS
 from models.images.classification import LocalTraining
 from protocol.requests import LossOptions
 from server.results.update_log import parse_rounds
 from settings import plugins
 from settings.options import RunConfig, as_run_config, option_names, read, require, with_plugin_options
+from settings.paths import absolute, is_folder
 from settings.run import RunOptions
 from strategies.chain import compose, links, prefix_of
 from strategies.names import names_of
@@ -51,7 +53,7 @@ class ServerConfig:
     @property
     def output_dir(self) -> Path:
         """Where run directories go, absolute. A relative one counts from where this process was started."""
-        return Path(self.options.output_dir or "~/robust-fedrec/runs").expanduser().absolute()
+        return absolute("output-dir", self.options.output_dir or "~/robust-fedrec/runs")
 
 
 def server_config(run_config: RunConfig) -> ServerConfig:
@@ -97,8 +99,9 @@ def _require_usable(options: RunOptions) -> None:
     """Refuse what only the server can judge: a model that does not exist, rounds or a folder that are none."""
     require(options.model in MODELS, "model", options.model, "one of " + ", ".join(MODELS))
     parse_rounds(options.record_updates)
-    folder = Path(options.plugin_dir).expanduser()
-    fits = not options.plugin_dir or (folder.is_absolute() and folder.is_dir())
+    parse_columns(options.columns)
+    own = options.plugin_dir
+    fits = not own or (own.startswith(("/", "~")) and is_folder("plugin-dir", absolute("plugin-dir", own)))
     require(fits, "plugin-dir", options.plugin_dir, "the absolute path of a folder that exists")
 
 

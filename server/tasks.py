@@ -12,6 +12,7 @@ from torch import Tensor
 
 import draws
 from data import load
+from data.interactions import require_trainable
 from draws import Stream
 from models.recommenders.sasrec import Shape, initial_shared
 from protocol.requests import MOST_RANKS, GlobalModel
@@ -70,7 +71,8 @@ def _item_table(options: RunOptions, num_items: int) -> Tensor:
 def _recommendation(initial: Callable[[RunOptions, int], GlobalModel]) -> Callable[[ServerConfig], Task]:
     def task(config: ServerConfig) -> Task:
         options = config.options
-        interactions = load(options.dataset, options.data_dir or None)
+        interactions = load(options.dataset, options.data_dir or None, options.columns)
+        require_trainable(interactions)
         return Task(
             catalogue=Catalogue(interactions.user_ids, interactions.item_ids),
             first=initial(options, interactions.num_items),

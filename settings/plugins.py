@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 from typing import TypeVar
 
 from settings.options import OptionError
+from settings.paths import absolute
 
 Kind = TypeVar("Kind")
 
 
 def search(folder: str) -> None:
     """Let ``load_class`` find modules in a run's ``plugin-dir`` too; "" is none."""
-    path = str(Path(folder).expanduser())
-    if folder and path not in sys.path:
+    if not folder:
+        return
+    path = str(absolute("plugin-dir", folder))
+    if path not in sys.path:
         sys.path.append(path)
 
 
@@ -27,7 +29,7 @@ def load_class(option: str, place: str, kind: type[Kind]) -> type[Kind]:
     module, _, name = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise OptionError(
             f"{option}: cannot load {place!r} ({error}). Expected a class {name or '?'} in a module "
             f"{module or '?'} that Python can import; set plugin-dir to its folder."

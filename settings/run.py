@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from settings.options import Declaration, option, options_of, require
+from settings.paths import LONGEST, is_name
 
 TrackerName = Literal["auto", "none", "tensorboard", "mlflow"]
 UploadDtype = Literal["float32", "float16", "bfloat16"]
@@ -24,6 +25,11 @@ class RunOptions:
         "synthetic, ml-1m, gowalla, scale, or the absolute path of an .inter(.gz), .csv or .parquet file; "
         "images: mnist, cifar10, synthetic-images",
         topic="What is trained on what",
+        read_by="both",
+    )
+    columns: str = option(
+        "",
+        "of a .csv or .parquet file: which column is which, such as user=userId item=movieId time=timestamp",
         read_by="both",
     )
     data_dir: str = option(
@@ -62,7 +68,9 @@ class RunOptions:
     )
     dropout: float = option(0.2, "of recommenders: the share of a vector that training leaves out", at_least=0, below=1)
     negatives: Literal["static", "fresh"] = option("static", "static: drawn once for the run; fresh: in each round")
-    seed: int = option(0, "of all that is random: data, model, cohorts, training", at_least=0, read_by="both")
+    seed: int = option(
+        0, "of all that is random: data, model, cohorts, training", at_least=0, below=1 << 63, read_by="both"
+    )
 
     num_clients: int = option(20, "how many share the images", at_least=1, topic="Clients with images", read_by="both")
     dirichlet_alpha: float = option(
@@ -207,7 +215,8 @@ class RunOptions:
     plugin_options: str = option("", "their options: \"my-strength=3 my-mode='x'\" (docs/extending.md)", read_by="both")
 
     def __post_init__(self) -> None:
-        require("/" not in self.run_name, "run-name", self.run_name, "a name without slashes")
+        name = f"a name without slashes, of at most {LONGEST} bytes"
+        require(is_name(self.run_name), "run-name", self.run_name, name)
 
     @property
     def attacked(self) -> bool:

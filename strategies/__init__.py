@@ -1,5 +1,9 @@
 """Robust rules over updates, and the Flower strategy that runs them."""
 
+from robust_fedrec import require_own
+
+require_own(__name__)
+
 from strategies.rule import Mean, Rule
 from strategies.rules.accuracy_check import AccuracyCheck
 from strategies.rules.bulyan import Bulyan

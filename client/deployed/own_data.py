@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from client.config import ClientConfig
+from client.deployed.public_errors import own_data_error
 from data import load, version_of
 from data.interactions import Interactions, ragged_positions, split_last_two, splits_of
 from data.shard import Shard
 from protocol.requests import Agreement, OwnIds
 from settings.options import OptionError
+from settings.paths import absolute
 
 
 def own_ids(config: ClientConfig) -> OwnIds:
@@ -27,8 +29,11 @@ def own_ids(config: ClientConfig) -> OwnIds:
 
 def own_interactions(config: ClientConfig) -> Interactions:
     """What is in the node's file."""
-    path = str(Path(config.node.data).expanduser().absolute())
-    return _read(path, config.data_dir, version_of(path))
+    path, columns = str(absolute("data", config.node.data)), config.node.columns
+    try:
+        return _read(path, config.data_dir, columns, version_of(path))
+    except OptionError as error:
+        raise own_data_error(error) from error
 
 
 def ids_digest(own: OwnIds) -> str:
@@ -37,11 +42,8 @@ def ids_digest(own: OwnIds) -> str:
 
 
 @lru_cache(maxsize=2)
-def _read(path: str, data_dir: str | None, version: tuple[int, int]) -> Interactions:
-    try:
-        return load(path, data_dir)
-    except OptionError as error:
-        raise OptionError(f"data = {path!r}, of this node's configuration: {error}") from error
+def _read(path: str, data_dir: str | None, columns: str, version: tuple[int, int]) -> Interactions:
+    return load(path, data_dir, columns)
 
 
 def own_shard(interactions: Interactions, agreement: Agreement) -> Shard:
@@ -75,7 +77,9 @@ class Agreed:
     def require_same(self, config: ClientConfig) -> None:
         """Raise ``OptionError`` where the node's file has other users or items by now."""
         if ids_digest(own_ids(config)) != self.digest:
-            raise OptionError(f"data = {config.node.data!r}: its users or items have changed since the run began.")
+            raise OptionError(
+                "data, in this node's configuration: its users or items have changed since the run began."
+            )
 
 
 def keep_agreement(agreed: Agreed, path: Path) -> None:
@@ -102,7 +106,7 @@ def kept_agreement(path: Path) -> Agreed:
         digest = content["ids"]
     except (OSError, ValueError, KeyError) as error:
         raise OptionError(
-            f"{path} does not say which indexes this node's users have: the node must keep its state-dir during a run."
+            "The node's state-dir does not say which indexes its users have: the node must keep it during a run."
         ) from error
     users, items = (torch.tensor(content[name], dtype=torch.int64) for name in ("users", "items"))
     return Agreed(Agreement(users, items, content["num-users"], content["num-items"]), digest)

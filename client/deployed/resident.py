@@ -31,6 +31,7 @@ from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from settings.options import OptionError
+from settings.paths import absolute, status_of
 
 START = 120.0
 """Seconds within which a resident process must listen."""
@@ -106,7 +107,9 @@ def _address(context: Context, app_dir: Path) -> Path:
     identity = f"{context.node_id} {os.getppid()} {app_dir} {_files_of_run(context)}"
     path = _private_folder() / hashlib.sha256(identity.encode()).hexdigest()[:24]
     if len(os.fsencode(path)) > LONGEST_ADDRESS:
-        raise OSError(f"{path} is too long for a socket's address: set TMPDIR to a shorter one.")
+        raise OSError(
+            "The path of the folder for temporary files is too long for a socket: set TMPDIR to a shorter one."
+        )
     return path
 
 
@@ -129,9 +132,9 @@ def _files_now(context: Context) -> list[str]:
         str(config.get(name, ""))
         for config, name in ((context.run_config, "plugin-dir"), (context.node_config, "data"))
     )
-    files = sorted(Path(plugins).expanduser().glob("*.py")) if plugins else []
-    files += [Path(path).expanduser() for path in (data, str(context.run_config.get("dataset", ""))) if path]
-    return [f"{path} {path.stat().st_mtime_ns}" for path in files if path.is_file()]
+    files = sorted(absolute("plugin-dir", plugins).glob("*.py")) if plugins else []
+    files += [absolute("data", path) for path in (data, str(context.run_config.get("dataset", ""))) if path]
+    return [f"{path} {found.st_mtime_ns}" for path in files if (found := status_of("data", path))]
 
 
 def _private_folder() -> Path:
@@ -140,7 +143,7 @@ def _private_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise OSError(f"{folder} must be a folder that this user alone can enter.")
+        raise OSError(f"{folder.name}, in the folder for temporary files, must be one that this user alone can enter.")
     return folder
 
 
@@ -189,8 +192,10 @@ def _answered(app: Callable[[Message, Context], Message], message: bytes, contex
         )
         return REPLY, message_to_proto(reply).SerializeToString()
     except Exception as error:
-        # The stack stays behind in this process; its text goes along.
-        told = {"kind": type(error).__name__, "text": str(error), "stack": traceback.format_exc()}
+        from client.deployed.public_errors import public_text
+
+        # The stack is for the node's log; the text is what the server gets.
+        told = {"kind": type(error).__name__, "text": public_text(error), "stack": traceback.format_exc()}
         return ERROR, json.dumps(told).encode()
 
 

@@ -19,6 +19,7 @@ from attacks.view import Alteration
 from client.hosting import Hosting, all_malicious, users_here
 from data.images.files import image_set
 from data.images.image_set import Examples, ImageSet, Indices, allot
+from data.texts import Texts
 from draws import Stream
 from models.images.classification import LocalTraining, fit, make_classifier
 from models.threads import one_thread
@@ -65,9 +66,8 @@ def host_images(config: ClientConfig, agreement: object) -> ImageHosting:
     # A node with a role needs not have the attack.
     spread = not config.node.role and config.attacked and attack_class(run.attack, run.model).alone
     users = users_here(run.num_clients, malicious, config, spread)
-    ids: NDArray[np.str_] = users.astype(np.str_)
     here = np.isin(users, malicious)
-    return ImageHosting(users, here, ids, run.num_clients, 0, data, [shares[user] for user in users])
+    return ImageHosting(users, here, Texts.of_array(users), run.num_clients, 0, data, [shares[user] for user in users])
 
 
 class ImageLearner:

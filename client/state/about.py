@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.config import ClientConfig
+from data.texts import Texts
 from protocol.requests import EvaluateRequest, TrainRequest
+from settings.paths import absolute
 
-NOTE, USERS, USER_IDS = "about.json", "users.npy", "user-ids.npy"
+NOTE, USERS, USER_IDS = "about.json", "users.npy", "user-ids.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class About:
     num_users: int
     learning_rate: float
     server_round: int
+    columns: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class HostedUsers:
     """Whom a node hosts: ``users`` (n,) their indexes in ascending order, ``ids`` (n,) their original ids."""
 
     users: NDArray[np.int64]
-    ids: NDArray[np.str_]
+    ids: Texts
 
 
 def kept_states(folder: Path) -> list[Path]:
     """The directories in a folder in which nodes kept state."""
-    return sorted(path.parent for path in folder.expanduser().rglob(NOTE))
+    return sorted(path.parent for path in absolute("state-dir", folder).rglob(NOTE))
 
 
 def states_of(run: str, states: Sequence[Path]) -> list[Path]:
@@ -55,11 +58,10 @@ def states_of(run: str, states: Sequence[Path]) -> list[Path]:
 def about(config: ClientConfig, num_users: int, request: TrainRequest | EvaluateRequest) -> About:
     """As of this request."""
     done = request.server_round - isinstance(request, TrainRequest)
-    data = str(Path(config.node.data).expanduser().absolute()) if config.node.data else ""
-    run = config.run
-    return About(
-        run.model, run.dataset, data, config.data_dir or "", run.seed, num_users, request.loss.learning_rate, done
-    )
+    data = str(absolute("data", config.node.data)) if config.node.data else ""
+    run, rate = config.run, request.loss.learning_rate
+    columns = config.node.columns if data else run.columns
+    return About(run.model, run.dataset, data, config.data_dir or "", run.seed, num_users, rate, done, columns)
 
 
 def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:
@@ -71,7 +73,7 @@ def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:
             return
     else:
         np.save(directory / USERS, hosted.users, allow_pickle=False)
-        np.save(directory / USER_IDS, hosted.ids, allow_pickle=False)
+        (directory / USER_IDS).write_text(json.dumps(hosted.ids.tolist()))
     _write(path, note)
 
 
@@ -89,8 +91,8 @@ def read_about(directory: Path) -> About:
 
 def kept_users(directory: Path) -> HostedUsers:
     """The users of the node as ``keep_about`` noted them."""
-    users, ids = (np.load(directory / name, allow_pickle=False) for name in (USERS, USER_IDS))
-    return HostedUsers(users, ids)
+    users = np.load(directory / USERS, allow_pickle=False)
+    return HostedUsers(users, Texts.of(json.loads((directory / USER_IDS).read_text())))
 
 
 def _write(path: Path, note: About) -> None:

@@ -17,6 +17,7 @@ from data import default_data_dir
 from data.images.image_set import ImageSet, Split
 from draws import Stream
 from settings.options import OptionError, require
+from settings.paths import absolute, is_folder, status_of
 
 Bytes = NDArray[np.uint8]
 
@@ -56,7 +57,7 @@ def load_images(name: str, data_dir: Path) -> ImageSet:
 @lru_cache(maxsize=1)
 def image_set(name: str, data_dir: str | None) -> ImageSet:
     """The same, read once a process; ``data_dir``: ``data.default_data_dir()`` where it is ``None``."""
-    return load_images(name, Path(data_dir).expanduser() if data_dir else default_data_dir())
+    return load_images(name, absolute("data-dir", data_dir) if data_dir else default_data_dir())
 
 
 def load_mnist(data_dir: Path) -> ImageSet:
@@ -74,11 +75,11 @@ def load_cifar10(data_dir: Path) -> ImageSet:
     """
     folder = data_dir / "cifar10"
     names = [*CIFAR10_TRAIN, "test_batch.bin"]
-    if (folder / CIFAR10_ARCHIVE).exists():
+    if status_of("data-dir", folder / CIFAR10_ARCHIVE):
         batches = _read_cifar10_archive(folder / CIFAR10_ARCHIVE, names)
-    elif (folder / CIFAR10_FOLDER).is_dir():
+    elif is_folder("data-dir", folder / CIFAR10_FOLDER):
         batches = [_read(folder / CIFAR10_FOLDER / name) for name in names]
-    elif (folder / CIFAR10_REDUCED).exists():
+    elif status_of("data-dir", folder / CIFAR10_REDUCED):
         return _reduced_cifar10(folder / CIFAR10_REDUCED)
     else:
         raise OptionError(
@@ -141,13 +142,14 @@ def _noisy_copies(patterns: NDArray[np.float64], count: int, generator: np.rando
 
 def _read_mnist_file(folder: Path, name: str, digest: str) -> bytes:
     packed, plain = folder / f"{name}.gz", folder / name
-    if not packed.exists() and not plain.exists():
+    is_packed = status_of("data-dir", packed) is not None
+    if not is_packed and status_of("data-dir", plain) is None:
         raise OptionError(
             f"mnist was not found: neither {packed} nor {plain} exists. Put the four official files "
             f"({', '.join(f'{official}.gz' for official in MNIST_SHA256)}) there."
         )
     try:
-        content = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
+        content = gzip.decompress(packed.read_bytes()) if is_packed else plain.read_bytes()
     except (OSError, EOFError) as error:
         raise OptionError(f"mnist: cannot read {packed} ({error}). Download it again.") from error
     if hashlib.sha256(content).hexdigest() != digest:

@@ -66,7 +66,7 @@ def rank_run(run: Path) -> Ranked:
         raise OptionError(f"{run} is not the directory of a run that ended ({error}).") from error
     if options["model"] != "mf":
         raise OptionError(f"{run} trained {options['model']}: only MF's users keep a vector that can be ranked with.")
-    interactions = load(options["dataset"], options["data-dir"] or None)
+    interactions = load(options["dataset"], options["data-dir"] or None, options.get("columns", ""))
     unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], options["seed"])
     model = read_model(run / "model.safetensors")
     table = model.rows

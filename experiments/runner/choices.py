@@ -13,6 +13,7 @@ from models import MODELS
 from server.simulation import default_options
 from settings import plugins
 from settings.options import OptionError, Scalar
+from settings.paths import absolute
 from settings.run import declaration
 
 SET_OTHERWISE = {
@@ -87,11 +88,11 @@ def place_of(asked: argparse.Namespace) -> Place:
     where: dict[str, Scalar] = {"engine": asked.engine, "num-nodes": 1 if asked.engine == "local" else 0}
     where |= {name: value for name, value in asked.extra if not declaration(name).numbers}
     if asked.data_dir:
-        where["data-dir"] = str(Path(asked.data_dir).expanduser().absolute())
+        where["data-dir"] = str(absolute("--data-dir", asked.data_dir))
     if where.get("plugin-dir"):
-        where["plugin-dir"] = str(Path(str(where["plugin-dir"])).expanduser().absolute())
+        where["plugin-dir"] = str(absolute("plugin-dir", str(where["plugin-dir"])))
         plugins.search(str(where["plugin-dir"]))
-    return Place(asked.runs.expanduser().absolute(), max(asked.jobs, 0) or default_jobs(), where)
+    return Place(absolute("--runs", asked.runs), max(asked.jobs, 0) or default_jobs(), where)
 
 
 def option_of(text: str) -> tuple[str, Scalar]:

@@ -12,14 +12,15 @@ import os
 import secrets
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from logging import WARNING
 from pathlib import Path
 
 import grpc
 from flwr.common.logger import log
 
-from settings.options import require
+from settings.options import OptionError, require
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
@@ -53,13 +54,29 @@ def start_ray(address: str) -> None:
 
     try:
         # "local" is Ray's name for a new one; without an address Ray joins whatever runs on this machine.
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with short_paths():
+            ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         if not address:
             raise
         reason = str(error).splitlines()[0]
         require(False, "ray-address", address, f"a Ray that lets this process in with the token that it has; {reason}")
     warn_of_strangers()
+
+
+@contextmanager
+def short_paths() -> Iterator[None]:
+    """Turn Ray's error about sockets whose paths are too long into an ``OptionError`` that says which folder it is."""
+    try:
+        yield
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "")
+        raise OptionError(
+            f"TMPDIR = {folder!r}: the path of the folder for temporary files is too long for Ray's sockets ({error}). "
+            "Set TMPDIR or RAY_TMPDIR to a folder with a shorter path, such as /tmp, or use engine = 'local'."
+        ) from None
 
 
 def require_access(found: str, option: str, value: str) -> None:

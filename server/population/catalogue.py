@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from data.texts import Texts
 from protocol.own_data import bytes_of_ids
 from protocol.requests import Agreement, OwnIds
 
@@ -25,35 +25,33 @@ class UnknownIdsError(ValueError):
 class Catalogue:
     """The original ids of all users (U,) and items (I,) of the run's data set, in the order of their indexes."""
 
-    user_ids: NDArray[np.str_]
-    item_ids: NDArray[np.str_]
+    user_ids: Texts
+    item_ids: Texts
 
     @property
     def most_bytes(self) -> tuple[int, int]:
         """Of the lists of users and of items that a node may send."""
-        users, items = (bytes_of_ids(len(ids), _longest(ids)) for ids in (self.user_ids, self.item_ids))
+        users, items = (bytes_of_ids(len(ids), len(ids.letters)) for ids in (self.user_ids, self.item_ids))
         return users, items
 
     def agree(self, own: OwnIds) -> Agreement:
         """The indexes of a node's ids. Raises ``UnknownIdsError``."""
-        users = _indexes(own.users, self.user_ids, "users")
-        items = _indexes(own.items, self.item_ids, "items")
+        users = _indexes(own.users, self._users, "users")
+        items = _indexes(own.items, self._items, "items")
         return Agreement(users, items, len(self.user_ids), len(self.item_ids))
 
+    @cached_property
+    def _users(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.user_ids)}
 
-def _indexes(ids: Sequence[str], known: NDArray[np.str_], kind: str) -> Tensor:
-    _refuse([name for name in ids if len(name) > _longest(known)], kind)
-    wanted = np.array(ids, np.str_)
-    order = np.argsort(known, kind="stable")
-    places = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
-    indexes = order[places]
-    _refuse(wanted[known[indexes] != wanted].tolist(), kind)
-    return torch.from_numpy(indexes)
+    @cached_property
+    def _items(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.item_ids)}
 
 
-def _longest(known: NDArray[np.str_]) -> int:
-    """Letters: an array of strings has room for the longest of them in every place."""
-    return known.dtype.itemsize // np.dtype("U1").itemsize if len(known) else 0
+def _indexes(ids: Sequence[str], known: Mapping[str, int], kind: str) -> Tensor:
+    _refuse([name for name in ids if name not in known], kind)
+    return torch.tensor([known[name] for name in ids], dtype=torch.int64)
 
 
 def _refuse(unknown: Sequence[str], kind: str) -> None:

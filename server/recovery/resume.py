@@ -16,6 +16,7 @@ from server.recovery.checkpoint import (
     refuse_another_run,
 )
 from settings.options import OptionError, require
+from settings.paths import absolute, is_file, is_folder
 from strategies.server_model import ServerModel
 
 LATEST = "latest"
@@ -29,9 +30,9 @@ def directory_to_resume(config: ServerConfig) -> Path:
     """
     resume, base = config.options.resume, config.output_dir
     if resume != LATEST:
-        path = Path(resume).expanduser().absolute()
+        path = absolute("resume", resume)
         directory = path.parent.parent if path.suffix == ".safetensors" else path
-        there = path.is_file() if path.suffix == ".safetensors" else (directory / FOLDER).is_dir()
+        there = is_file("resume", path) if path.suffix == ".safetensors" else is_folder("resume", directory / FOLDER)
         require(there, "resume", resume, "'latest', a run's directory, or one of its checkpoints")
         return directory
     named = re.compile(re.escape(config.options.run_name) + r"(-\d+)?" if config.options.run_name else ".*")

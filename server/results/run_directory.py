@@ -13,6 +13,7 @@ from server.config import ServerConfig
 from server.recovery.resume import directory_to_resume
 from server.results.storage import storing
 from settings.options import OptionError
+from settings.paths import LONGEST
 
 
 def make_run_directory(config: ServerConfig) -> Path:
@@ -22,7 +23,10 @@ def make_run_directory(config: ServerConfig) -> Path:
         return directory_to_resume(config)
     attack = options.attack.rpartition(":")[2] if config.attacked else "none"
     parts = [options.dataset, options.model, attack, options.defense, f"seed{options.seed}"]
-    made = "-".join(Path(part).name.split(".")[0] for part in parts) + time.strftime("-%Y%m%d-%H%M%S")
+    chosen = "-".join(Path(part).name.split(".")[0].replace("\0", "") for part in parts)
+    # A data file may have a long name, and the system takes no name of more than 255 bytes.
+    shortened = chosen.encode(errors="ignore")[:LONGEST].decode(errors="ignore")
+    made = shortened + time.strftime("-%Y%m%d-%H%M%S")
     base, name = config.output_dir, options.run_name or made
     try:
         base.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from client.config import client_config
 from client.learners.images import ImageHosting, ImageLearner, LocalOptions, host_images
 from data.images.files import synthetic_images
 from data.images.image_set import VALIDATION_SHARE, allot
+from data.texts import Texts
 from draws import Stream
 from models.images.classification import LocalTraining, initial_vector, make_classifier, train
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
@@ -31,7 +32,7 @@ SHARES = allot(DATA.train.labels, 6, 0.0, SEED).shares
 def learner(users: list[int], options: LocalOptions = OPTIONS) -> ImageLearner:
     here = np.array(users)
     malicious = np.zeros(len(here), np.bool_)
-    hosting = ImageHosting(here, malicious, here.astype(np.str_), 6, 0, DATA, [SHARES[user] for user in users])
+    hosting = ImageHosting(here, malicious, Texts.of_array(here), 6, 0, DATA, [SHARES[user] for user in users])
     return ImageLearner(hosting, "lenet", options, torch.device("cpu"))
 
 

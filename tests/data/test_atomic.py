@@ -80,7 +80,8 @@ GOOD = "1\t2\t3\t4"
         ("1\t2\t3\tnan", "nan"),
         ("1\t2\t3\t", "empty"),
         ("\t2\t3\t4", "empty"),
-        ("1\t" + "x" * 300 + "\t3\t4", "longer"),
+        ("1\t2\0\t3\t4", "NUL"),
+        ("\t\t\t", "empty"),
     ],
 )
 @pytest.mark.parametrize("chunk", [16, 1 << 20])
@@ -110,11 +111,43 @@ def test_an_empty_file_and_a_broken_gzip_are_named(tmp_path: Path) -> None:
             read_inter(path)
 
 
-def test_an_id_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [b"\xff\t2\t3\t4\n", b"\xc3\t2\t3\t4\n\xa9\t2\t3\t4\n"])
+def test_an_id_that_is_not_utf8_is_named_by_its_line(line: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.inter"
-    path.write_bytes(f"{HEADER}\n".encode() + b"\xff\t2\t3\t4\n")
-    with pytest.raises(OptionError, match="UTF-8"):
+    path.write_bytes(f"{HEADER}\n{GOOD}\n".encode() + line)
+    with pytest.raises(OptionError, match=r"line 3: .*UTF-8"):
         read_inter(path)
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 1 << 20])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("blank", [0, 1, 3])
+def test_blank_lines_at_the_end_do_not_count_and_others_are_named(
+    blank: int, end: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delimited, "CHUNK_BYTES", chunk)
+    assert read_inter(write(tmp_path / "a.inter", HEADER, GOOD, GOOD, *[""] * blank, end=end)).num_interactions == 2
+    if blank:
+        with pytest.raises(OptionError, match="line 3: expected 4 columns, found 1"):
+            read_inter(write(tmp_path / "a.inter", HEADER, GOOD, *[""] * blank, GOOD, end=end))
+
+
+def test_a_header_that_lacks_a_column_names_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"no column 'item_id' and no 'timestamp'.*'user_id', 'movie'.*columns"):
+        read_inter(write(tmp_path / "a.inter", "user_id:token\tmovie:token", "1\t2"))
+    with pytest.raises(OptionError, match="2 columns 'user_id'"):
+        read_inter(write(tmp_path / "a.inter", f"{HEADER}\tuser_id:token", f"{GOOD}\t5"))
+
+
+def test_times_that_would_become_the_same_are_refused(tmp_path: Path) -> None:
+    """Beside a fraction all become float64, which has 53 bits."""
+    late = 1_700_000_000_000_000_001
+    rows = [f"1\t2\t3\t{late}", "1\t2\t3\t0.5", f"1\t3\t3\t{late - 1}"]
+    with pytest.raises(OptionError, match=r"line 4: the timestamp has more digits.* line 2"):
+        read_inter(write(tmp_path / "a.inter", HEADER, *rows))
+    apart = [f"1\t2\t3\t{late}", "1\t2\t3\t0.5", f"1\t3\t3\t{late - 1000}"]
+    made = read_inter(write(tmp_path / "a.inter", HEADER, *apart))
+    assert made.item_ids[made.items].tolist() == ["2", "3", "2"]
 
 
 @pytest.mark.parametrize("name", ["netflix", "", "/no/such/file.txt", "a.inter.zip"])

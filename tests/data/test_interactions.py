@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.interactions import Interactions, from_columns, leave_one_out
+from data.interactions import Interactions, from_columns, leave_one_out, require_trainable
 from data.shard import load_shard, shard_of
 from settings.options import OptionError
 
@@ -119,3 +120,20 @@ def test_times_must_be_finite(time: float) -> None:
 def test_no_interactions_are_refused() -> None:
     with pytest.raises(OptionError, match="no interactions"):
         from_columns("test", *(np.empty(0, np.int64) for _ in range(3)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "trainable"),
+    [
+        ([(0, 0, 0), (0, 1, 1)], False),
+        ([(0, 0, 0), (1, 0, 1)], False),
+        ([(user, item, 0) for user in range(3) for item in range(4)], False),
+        ([(user, item, time) for user in range(3) for item in range(4) for time in range(2)], False),
+        ([(user, item, 0) for user in range(3) for item in range(4)][:-1], True),
+        # As many interactions as items, but not of every item.
+        ([(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 1, 0)], True),
+    ],
+)
+def test_what_leaves_nothing_to_recommend_is_refused(rows: list[tuple[int, int, int]], trainable: bool) -> None:
+    with nullcontext() if trainable else pytest.raises(OptionError, match="test"):
+        require_trainable(columns(rows))

@@ -176,7 +176,7 @@ def test_a_node_recommends_what_its_vector_and_the_table_say(
 
     context = Context(11, 1, dict(configs[0]), RecordDict(), {**default_options(), **OPTIONS})
     node = client.node.node_of(context)
-    index = int(np.flatnonzero(interactions.user_ids == user)[0])
+    index = interactions.user_ids.tolist().index(user)
     place = np.searchsorted(node.hosting.users, [index])
     (run,) = [path.parents[1].name for path in Path(str(configs[0]["state-dir"])).rglob("about.json")]
     vector = node._vectors(run, 64).at(place, int(OPTIONS["num-server-rounds"]) + 1, 0.002).vectors[0]

@@ -1,18 +1,17 @@
 """What a node says of its data before the first round cannot end the run."""
 
-import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
-from numpy.typing import NDArray
 
+from data.texts import Texts
 from protocol.own_data import own_content
 from protocol.requests import OwnIds
 from server.population.catalogue import Catalogue
 from server.population.nodes import Arrivals
 
 
-def ids(*names: str) -> NDArray[np.str_]:
-    return np.array(names, np.str_)
+def ids(*names: str) -> Texts:
+    return Texts.of(names)
 
 
 def said(own: OwnIds) -> Message:
