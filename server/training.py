@@ -83,6 +83,7 @@ class Training:
             upload_dtype=options.upload_dtype,
             download_changes=options.download == "changes",
             accuracy=task.accuracy,
+            own_update=task.own_update,
         )
         self._strategy = FedRec(found.model if found else model, population, config.rule(), settings)
         self._tally = Tally()

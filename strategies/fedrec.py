@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -34,7 +35,8 @@ class Settings:
     is; ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that
     failed or had a user rejected in so many of its rounds in a row is not asked again, 0 for never;
     ``upload_dtype``: what updates travel in; ``download_changes``: whether nodes keep the model and get changed rows.
-    ``accuracy``: of shared parameters (p,) on the server's validation set, where it has one.
+    ``accuracy``: of shared parameters (p,) on the server's validation set, where it has one; ``own_update``: what
+    training on that set makes of them in a round, as a difference (p,).
     """
 
     run: str
@@ -49,6 +51,7 @@ class Settings:
     upload_dtype: UploadDtype = "float32"
     download_changes: bool = False
     accuracy: Callable[[Tensor], float] | None = None
+    own_update: Callable[[Tensor, int], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,14 @@ class FedRec(Strategy):
         if intake.updates is not None and count >= self.settings.min_updates:
             generator = draws.generator(self.settings.seed, Stream.RULE, server_round)
             settings = self.settings
+            own = settings.own_update
             view = ServerView(
-                server_round, self.model, settings.clients_per_round, generator, accuracy=settings.accuracy
+                server_round,
+                self.model,
+                settings.clients_per_round,
+                generator,
+                accuracy=settings.accuracy,
+                own_update=None if own is None else partial(own, self.model.shared, server_round),
             )
             aggregate, skipped = self.rule.aggregate(intake.updates, view), ""
             stepped = self.model.step(aggregate.gradient)
