@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from attacks.claimed_examples import Claim
 from client.node_options import NodeOptions
 from models import MODELS
 from settings import plugins
@@ -30,6 +31,8 @@ class ClientOptions:
     clients_per_round: int = 50
     attack_start: int = 1
     attack_stop: int = 0
+    attack_examples: Claim = "honest"
+    max_examples: int = 1_000_000
     state_dir: str = ""
     plugin_dir: str = ""
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from attacks import attack_class
 from attacks.attack import is_attacked
+from attacks.claimed_examples import Claim
 from attacks.images.poison_data import PoisonOptions
 from models import MODELS
 from models.images.classification import LocalTraining
@@ -60,6 +61,7 @@ class ServerOptions:
     malicious_fraction: float = 0.01
     attack_start: int = 1
     attack_stop: int = 0
+    attack_examples: Claim = "honest"
     defense: str = "none"
     eval_every: int = 100
     eval_users: int = 0

@@ -6,12 +6,16 @@ import math
 from dataclasses import dataclass
 
 from scipy.stats import norm
+from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
+from attacks.updates.line_search import AssumedRule, best_factor
 from attacks.view import AttackerView
 from protocol.updates import Updates
 from settings.options import require
+
+LARGEST_Z = 100.0
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,11 @@ class LieOptions:
     """Options of LIE.
 
     ``z``: how many deviations the upload lies from the mean; 0 takes the largest that the formula allows.
+    ``assumed_rule``: a rule against which z is searched instead, up to 100 (see ``line_search``).
     """
 
     z: float = 0.0
+    assumed_rule: AssumedRule = "none"
 
 
 class Lie(Attack):
@@ -32,10 +38,19 @@ class Lie(Attack):
 
     def poison(self, view: AttackerView) -> Updates:
         """The same update for every selected user."""
-        mean, deviation = honest_moments(view.sample_honest())
-        z = self.options.z or largest_z(view.clients_per_round, view.expected_malicious)
+        sample = view.sample_honest()
+        mean, deviation = honest_moments(sample)
+        if self.options.assumed_rule != "none":
+            z = best_factor(view, sample, self.options.assumed_rule, shifted_mean, LARGEST_Z)
+        else:
+            z = self.options.z or largest_z(view.clients_per_round, view.expected_malicious)
         rows, shared = mean.rows - z * deviation.rows, mean.shared - z * deviation.shared
         return poisoned_updates(view.honest, Coordinates(mean.items, rows, shared))
+
+
+def shifted_mean(honest: Tensor, count: int, z: float) -> Tensor:
+    """(count, D): μ − z·σ of (n, D)."""
+    return (honest.mean(0) - z * honest.std(0, correction=0)).expand(count, -1)
 
 
 def supporters_needed(clients: int, malicious: int) -> int:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from strategies.rules.krum import _gram
 from strategies.server_model import ServerModel
-from strategies.sparse.item_columns import CELLS
+from strategies.sparse.item_columns import CELLS, Columns, item_columns
+from strategies.sparse.side_by_side import side_by_side
+
+PARTIAL_SUMS = 8
+"""Parts in which the inner products are summed, side by side."""
 
 OVERFLOWN = 1e100
 """The squared length of an update whose own does not fit its kind of number: longer than any that does."""
@@ -24,10 +27,9 @@ def inner_products(updates: Updates, model: ServerModel | None = None) -> Tensor
     Two updates whose product overflows count as orthogonal, so that they are as far apart as they are long.
     """
     n = len(updates)
-    products = _gram(updates)
-    squares = updates.rows.new_zeros(n, dtype=torch.float64)
+    products = _row_products(updates)
+    squares = products.new_zeros(n)
     squares.index_add_(0, updates.row_owner, torch.linalg.vector_norm(updates.rows, dim=1).double().square())
-    products.fill_diagonal_(0)
     for block in torch.split(updates.shared, max(1, CELLS // n), dim=1):
         shared = block.double()
         products += shared @ shared.T
@@ -40,6 +42,24 @@ def inner_products(updates: Updates, model: ServerModel | None = None) -> Tensor
         products += share.unsqueeze(1) * inner + (share.unsqueeze(1) * inner).T
         products += share.unsqueeze(1) * share * constant
     return products
+
+
+def _row_products(updates: Updates) -> Tensor:
+    """(n, n) float64: ⟨g_a, g_b⟩ over the item rows for a ≠ b, zeros for a = b."""
+    n = len(updates)
+
+    def products(blocks: list[Columns]) -> Tensor:
+        total = updates.rows.new_zeros(n * n, dtype=torch.float64)
+        for columns in blocks:
+            pairs = columns.owners.unsqueeze(2) * n + columns.owners.unsqueeze(1)
+            rows = columns.rows()
+            total.scatter_add_(0, pairs.flatten(), torch.bmm(rows, rows.transpose(1, 2)).flatten().double())
+        return total
+
+    # Always as many sums, so that what they round to does not depend on the number of threads.
+    blocks = list(item_columns(updates, fewest=2))
+    parts = side_by_side(products, [blocks[start::PARTIAL_SUMS] for start in range(PARTIAL_SUMS)])
+    return torch.stack(parts).sum(0).view(n, n).fill_diagonal_(0)
 
 
 def distances_to(products: Tensor, weights: Tensor) -> Tensor:
