@@ -51,7 +51,8 @@ def trained(arrays: Arrays, seed: int, size: float = 0.1) -> Arrays:
     for name, values in arrays.items():
         moved[name] = np.asarray(values + size * generator.normal(size=values.shape)).astype(values.dtype)
     moved["item_embedding.weight"][[0, 4]] = arrays["item_embedding.weight"][[0, 4]]
-    moved["norm.num_batches_tracked"] = np.array(4)
+    if "norm.num_batches_tracked" in arrays:
+        moved["norm.num_batches_tracked"] = np.array(4)
     return moved
 
 
@@ -225,7 +226,10 @@ WRAPPED = {
 @pytest.mark.parametrize("rule", ["multi-krum", "nnm+median"])
 @pytest.mark.parametrize("name", WRAPPED)
 def test_around_every_strategy_of_flowers_that_averages_weights(name: str, rule: str) -> None:
-    made, arrays = robust(rule, WRAPPED[name]())
+    made, arrays = Robust(WRAPPED[name](), rule), start()
+    if name == "QFedAvg":
+        # As it stands in Flower it cannot multiply whole numbers.
+        del arrays["norm.num_batches_tracked"]
     poisoned = {key: values - 50 if values.dtype == np.float32 else values for key, values in arrays.items()}
     for now in (1, 2):
         list(made.configure_train(now, record(arrays), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
