@@ -38,7 +38,8 @@ def inner_products(updates: Updates, model: ServerModel | None = None) -> Tensor
     if model is not None and model.weight_decay:
         common, share = model.common, updates.l2_share.double()
         inner = updates.inner(common).double()
-        constant = common.items.double().square().sum() + common.shared.double().square().sum()
+        parts = (common.items, common.shared)
+        constant = sum(torch.linalg.vector_norm(part).double().square() for part in parts)
         products += share.unsqueeze(1) * inner + (share.unsqueeze(1) * inner).T
         products += share.unsqueeze(1) * share * constant
     return products

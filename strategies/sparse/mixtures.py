@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Updates, splits_of
-from strategies.sparse.item_columns import CELLS, Columns, item_columns
+from strategies.sparse.item_columns import CELLS
 from strategies.sparse.side_by_side import side_by_side
 
 
@@ -16,30 +16,32 @@ def mixtures(updates: Updates, weights: Tensor, users: Tensor) -> Updates:
     A mixture has rows for the items that one of its members touched, and its members' mean number of examples.
     """
     count, num_items = len(weights), int(updates.items.max()) + 1 if len(updates.items) else 0
-    members = weights > 0
+    owner, dim = updates.row_owner, updates.dim
     touched = torch.zeros(len(updates), num_items, dtype=updates.rows.dtype, device=users.device)
-    touched[updates.row_owner, updates.items] = 1
-    reached = (members.to(touched.dtype) @ touched) > 0
+    touched[owner, updates.items] = 1
+    reached = ((weights > 0).to(touched.dtype) @ touched) > 0
     splits = splits_of(reached.sum(1))
     destination = splits[:-1].unsqueeze(1) + reached.cumsum(1) - 1
     share = weights.to(updates.rows.dtype)
-    rows = updates.rows.new_empty(int(splits[-1]), updates.dim)
-    most = max(1, CELLS // (count * max(updates.dim, 1)))
+    rows = updates.rows.new_empty(int(splits[-1]), dim)
+    order = updates.items.argsort(stable=True)
+    starts = splits_of(torch.bincount(updates.items, minlength=num_items)).tolist()
 
-    def mix(columns: Columns) -> None:
-        parts = (torch.split(part, most) for part in (columns.positions, columns.owners, columns.items))
-        for positions, owners, items in zip(*parts, strict=True):
-            sent = updates.rows.index_select(0, positions.flatten()).view(*positions.shape, updates.dim)
-            mixed = torch.bmm(share[:, owners].transpose(0, 1), sent)
-            inside = reached[:, items].T
-            places = destination[:, items].T
-            if bool(inside.all()):
-                rows[places.flatten()] = mixed.flatten(0, 1)
-            else:
-                rows[places[inside]] = mixed[inside]
+    def mix(items: Tensor) -> None:
+        first, last = int(items[0]), int(items[-1]) + 1
+        sent = order[starts[first] : starts[last]]
+        width = last - first
+        block = rows.new_zeros(len(updates) * width, dim)
+        block.index_copy_(0, owner[sent] * width + updates.items[sent] - first, updates.rows.index_select(0, sent))
+        mixed = (share @ block.view(len(updates), width * dim)).view(count * width, dim)
+        inside = reached[:, first:last].flatten().nonzero().flatten()
+        places = destination[:, first:last].flatten()[inside]
+        rows.index_copy_(0, places, mixed if len(inside) == len(mixed) else mixed.index_select(0, inside))
 
     # No two blocks share an item, so that none of their rows is another's.
-    side_by_side(mix, item_columns(updates))
+    width = max(1, CELLS // (max(count, len(updates)) * max(dim, 1)))
+    blocks = torch.split(torch.arange(num_items), width) if num_items else ()
+    side_by_side(mix, blocks)
     examples = (weights @ updates.num_examples.to(weights.dtype)).round().clamp(min=1)
     return Updates(
         users=users,
