@@ -11,7 +11,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt deploy/environment.py
+$(STAMP): pyproject.toml constraints.txt deploy/environment.py deploy/startup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 1; }
 	@test -e $(BIN)/python || rm -f $(BIN)/python*
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "Python's venv and pip are needed (on Debian and Ubuntu: the package python3-venv)."; exit 1; }

@@ -1,8 +1,7 @@
-"""What fewer bytes cost: ``python -m benchmarks.communication [--part uploads|underflow|downloads …]``.
+"""What fewer bytes cost: ``python -m benchmarks.communication [--part uploads|underflow …]``.
 
 ``uploads``: test HR@5 and NDCG@5 of the same runs with each ``upload-dtype``; ``underflow``: what of the honest
-gradients each kind rounds to nothing or coarsely; ``downloads``: the share of item rows whose bits change in a round
-of the second half, with and without the L2 term, and the bytes with ``download=changes``.
+gradients each kind rounds to nothing or coarsely.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ import torch
 
 from protocol.upload_dtype import KINDS, narrowed, widened
 from server.simulation import simulate
-from server.training import Training
 from strategies.fedrec import FedRec, RoundOutcome
 
-PARTS = ("uploads", "underflow", "downloads")
+PARTS = ("uploads", "underflow")
 
 
 def main() -> None:
@@ -43,7 +41,7 @@ def main() -> None:
         "tracker": "none",
     }
     for part in arguments.part or PARTS:
-        {"uploads": uploads, "underflow": underflow, "downloads": downloads}[part](common, range(arguments.seeds))
+        {"uploads": uploads, "underflow": underflow}[part](common, range(arguments.seeds))
 
 
 def uploads(common: dict[str, Any], seeds: range) -> None:
@@ -87,31 +85,6 @@ def underflow(common: dict[str, Any], seeds: range) -> None:
             coarse = float(((got - values).abs() > 0.01 * values.abs()).float().mean())
             line += f"{nothing:16.4%}{coarse:14.2%}"
         print(line)
-
-
-def downloads(common: dict[str, Any], seeds: range) -> None:
-    """Print which share of the rows changes, and what ``download=changes`` saves, in several settings."""
-    print(f"\n{'download=changes':44}{'rows changed':>14}{'bytes down':>12}")
-    for decay in (1e-5, 0.0):
-        for every in (common["num-server-rounds"], 1):
-            changed: list[float] = []
-            seen = Training._round
-
-            def watch(run: Any, server_round: int, changed: list[float] = changed, seen: Any = seen) -> None:
-                before = run._strategy.model.items
-                seen(run, server_round)
-                after = run._strategy.model.items
-                moved = (before.view(torch.int32) != after.view(torch.int32)).any(1)
-                changed.append(float(moved.float().mean()))
-
-            options = {**common, "weight-decay": decay, "eval-every": every, "eval-users": 20, "seed": seeds[0]}
-            with patch.object(Training, "_round", watch):
-                whole = _run(options)
-            fewer = _run({**options, "download": "changes"})
-            total = [sum(found["bytes"][name] for name in ("down", "evaluation_down")) for found in (whole, fewer)]
-            setting = f"weight-decay={decay:g}, eval-every={every}"
-            share = statistics.fmean(changed[len(changed) // 2 :])
-            print(f"{setting:44}{share:14.1%}{total[1] / total[0]:12.1%}", flush=True)
 
 
 def _run(options: dict[str, Any]) -> dict[str, Any]:

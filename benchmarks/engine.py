@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.environment import keep_token, variables
+from deploy.environment import keep_token
+from deploy.startup import variables
 
 WATCHED_EVERY = 3.0
 """Seconds between two looks at the memory: each takes tens of milliseconds from a run on two cores."""
@@ -97,7 +98,7 @@ def show(name: str, case: Case, rounds: int, data_dir: str) -> None:
         command = flower_command(options, folder, case.flower_nodes) if case.flower_nodes else own_command(options)
         started = time.time()
         environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0"}
-        environment |= variables(keep_token(Path(folder) / "ray-token"))
+        environment |= variables(str(keep_token(Path(folder) / "ray-token")))
         if case.flower_nodes:
             # Flower starts programs of its own by name.
             environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"

@@ -95,7 +95,7 @@ def run(
 ) -> dict[str, Any]:
     """One run; returns the measurements."""
     from server.config import server_config
-    from server.grids import ray_grid
+    from server.grids import ray_access
     from server.grids.local_grid import LocalGrid
     from server.results.run_directory import make_run_directory
     from server.simulation import default_options
@@ -132,7 +132,9 @@ def run(
         started = time.monotonic()
         if engine == "ray":
             os.environ[MORTAL] = "1"
-            ray_grid.start_ray("")
+            ray_access.start_ray("")
+            from server.grids import ray_grid
+
             placement = ray_grid.Placement(nodes, together=together)
             app = "benchmarks.load:failing_app"
             grid = ray_grid.RayGrid(app, SELF.parent.parent, 1, run_config, placement, str(directory / "nodes"))

@@ -8,7 +8,6 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from attacks.mod import Attacker, poisoning
 from client.fl_wbc import WhiteBloodCells, perturbing
-from client.kept_models import completing
 from client.narrowing import narrowing
 from client.node import introduce, node_of
 from protocol.messages import (
@@ -39,7 +38,7 @@ def following(message: Message, context: Context, call_next: ClientAppCallable) 
     return call_next(message, context)
 
 
-app = ClientApp(mods=[completing, narrowing, following, poisoning(_attacker), perturbing(_defender)])
+app = ClientApp(mods=[narrowing, following, poisoning(_attacker), perturbing(_defender)])
 
 
 @app.query()

@@ -5,36 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from attacks.claimed_examples import Claim
 from client.node_options import NodeOptions
 from models import MODELS
 from settings import plugins
 from settings.options import OptionError, RunConfig, option_names, read, require, with_plugin_options
+from settings.run import RunOptions
 from strategies.rules.fl_wbc import PREFIX, FlWbcOptions, is_chosen
-
-
-@dataclass(frozen=True)
-class ClientOptions:
-    """The options of a run that concern a node."""
-
-    dataset: str = "synthetic"
-    data_dir: str = ""
-    model: str = "mf"
-    max_length: int = 200
-    max_batch_tokens: int = 4096
-    num_clients: int = 20
-    dirichlet_alpha: float = 0.0
-    seed: int = 0
-    attack: str = "none"
-    defense: str = "none"
-    malicious_fraction: float = 0.01
-    clients_per_round: int = 50
-    attack_start: int = 1
-    attack_stop: int = 0
-    attack_examples: Claim = "honest"
-    max_examples: int = 1_000_000
-    state_dir: str = ""
-    plugin_dir: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,13 +18,13 @@ class ClientConfig:
     """Everything a node reads of its configuration; ``run_config`` only for an attack's own options."""
 
     node: NodeOptions
-    run: ClientOptions
+    run: RunOptions
     run_config: RunConfig
 
     @property
     def attacked(self) -> bool:
         """Whether anybody is malicious in this run."""
-        return self.run.attack != "none" and self.run.malicious_fraction > 0
+        return self.run.attacked
 
     @property
     def fl_wbc(self) -> FlWbcOptions | None:
@@ -89,7 +65,7 @@ def client_config(run_config: RunConfig, node_config: RunConfig) -> ClientConfig
     known = option_names(NodeOptions)
     for name in node_config:
         require(name in known, "--node-config", name, "one of " + ", ".join(known))
-    config = ClientConfig(read(NodeOptions, node_config), read(ClientOptions, run_config), run_config)
+    config = ClientConfig(read(NodeOptions, node_config), read(RunOptions, run_config), run_config)
     own = config.node.data
     card = MODELS.get(config.run.model)
     fits = not own or card is None or card.task == "recommendation"

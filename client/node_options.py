@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
-from settings.options import require
+from settings.options import option, require
 
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """A node's own configuration (``--node-config``).
+    """A node's own configuration (``--node-config``)."""
 
-    ``role``: ``benign`` or ``attacker`` host part ``partition-id`` of ``num-partitions`` of the benign or of
-    the malicious users; empty, as in simulation, puts both among one set of partitions. ``data``: a file of
-    the node's own, whose users it hosts instead of a partition; with the role ``attacker`` all of them are
-    malicious. ``device``: auto, cpu, cuda, cuda:1, …; ``state-dir``: where private vectors are kept;
-    ``data-dir``: where the run's data set is, if elsewhere than the run says; ``resident-seconds``: how long
-    the node's process stays after a message when deployed, 0 for one process a message.
-    """
-
-    partition_id: int = 0
-    num_partitions: int = 1
-    role: str = ""
-    data: str = ""
-    device: str = "auto"
-    state_dir: str = ""
-    data_dir: str = ""
-    resident_seconds: float = 300.0
+    partition_id: int = option(0, "which part of its users the node hosts", at_least=0)
+    num_partitions: int = option(1, "how many parts there are of its users", at_least=1)
+    role: Literal["", "benign", "attacker"] = option(
+        "", 'benign, attacker: whose users are parted; "", as in simulation: both among one set of parts'
+    )
+    data: str = option(
+        "", "a file of the node's own, whose users it hosts instead; with the role attacker all of them are malicious"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
+    state_dir: str = option("", 'where private vectors are kept; memory: nowhere; "": where the run says')
+    data_dir: str = option("", "where the run's data set is, if elsewhere than the run says")
+    resident_seconds: float = option(
+        300.0, "how long the node's process stays after a message when deployed; 0: one process a message", at_least=0
+    )
 
     def __post_init__(self) -> None:
-        require(self.num_partitions >= 1, "num-partitions", self.num_partitions, "at least 1")
         within = 0 <= self.partition_id < self.num_partitions
         require(within, "partition-id", self.partition_id, f"0 to {self.num_partitions - 1}")
-        require(self.role in ("", "benign", "attacker"), "role", self.role, "'benign' or 'attacker'")
-        require(self.resident_seconds >= 0, "resident-seconds", self.resident_seconds, "0 or more")
 
     @property
     def name(self) -> str:

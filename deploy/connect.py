@@ -14,6 +14,7 @@ from flwr.cli.flower_config import write_superlink_connection
 from flwr.cli.typing import SuperLinkConnection
 
 from deploy.federation import CONNECTION
+from deploy.startup import without_proxy
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("Usage: python -m deploy.connect HOST:PORT CA_CERTIFICATE -- COMMAND …")
     address, certificate, command = given[0], Path(given[1]), given[3:]
     write_superlink_connection(SuperLinkConnection(CONNECTION, address, str(certificate.absolute())))
+    os.environ.update(without_proxy(os.environ))
     os.execvp(command[0], command)
 
 

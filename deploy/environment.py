@@ -1,6 +1,6 @@
 """Writes what every process of a Python environment must know into that environment.
 
-``make setup`` calls this once. Python reads the line when it starts, before Flower, gRPC or Ray are imported; a
+``make setup`` calls this once. Python runs what is written when it starts, before Flower, gRPC or Ray are imported; a
 SuperLink that ``flwr run`` starts, and whatever that SuperLink starts, then have it too. What the user has set stays.
 """
 
@@ -12,35 +12,22 @@ import sys
 import sysconfig
 from pathlib import Path
 
-LINE_FILE = "robust_fedrec_environment.pth"
+from deploy import startup
+
+MODULE = "robust_fedrec_environment"
 TOKEN_FILE = "robust-fedrec-ray-token"
 
 
 def main() -> None:
-    """``python -m deploy.environment``: the token, and the line, in the environment of this Python."""
-    token = keep_token(Path(sys.prefix) / TOKEN_FILE)
-    line = Path(sysconfig.get_path("purelib")) / LINE_FILE
-    line.write_text(startup_line(token) + "\n", encoding="utf-8")
+    """``python -m deploy.environment``: the token, and what Python runs at its start, into this environment."""
+    write_startup(Path(sysconfig.get_path("purelib")), keep_token(Path(sys.prefix) / TOKEN_FILE))
 
 
-def variables(token: Path) -> dict[str, str]:
-    """What processes of a run need, by name.
-
-    Flower installs an app's dependencies anew at every run unless it is told not to. gRPC's fork handlers kill about
-    one in ten of the processes that Ray starts from a process with gRPC threads. Ray lets in whoever reaches its ports
-    unless it is given a token.
-    """
-    return {
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "GRPC_ENABLE_FORK_SUPPORT": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-    }
-
-
-def startup_line(token: Path) -> str:
-    """The line of Python that sets them."""
-    return f"import os; [os.environ.setdefault(name, value) for name, value in {variables(token)!r}.items()]"
+def write_startup(packages: Path, token: Path) -> None:
+    """Let each Python with this folder of packages set the variables of ``deploy.startup``."""
+    (packages / f"{MODULE}.py").write_text(Path(startup.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    line = f"import {MODULE}; {MODULE}.set_variables({str(token)!r})\n"
+    (packages / f"{MODULE}.pth").write_text(line, encoding="utf-8")
 
 
 def keep_token(path: Path) -> Path:

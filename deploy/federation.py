@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deploy.processes import Processes, free_ports, wait_until
 from deploy.register import register
+from deploy.startup import without_proxy
 
 CONNECTION = "federation"
 START = 120.0
@@ -48,6 +49,7 @@ def process_environment(place: Place) -> dict[str, str]:
     here = str(Path(sys.executable).parent)
     return {
         **os.environ,
+        **without_proxy(os.environ),
         "PATH": here + os.pathsep + os.environ.get("PATH", ""),
         "FLWR_HOME": str(place.folder / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",

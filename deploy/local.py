@@ -97,6 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted: everything is taken down.", file=sys.stderr)
         return 130
+    except (RuntimeError, TimeoutError) as error:
+        print(f"{error} {folder / 'logs'} says what each process saw.", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ public key at a time. A key that is registered already stays so.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.certificates import KEYS
+from deploy.startup import without_proxy
 
 ALREADY = "already in use"
 """What the SuperLink answers for a key that it knows."""
@@ -32,6 +34,8 @@ def register(
     ``RuntimeError`` with what ``flwr`` said where one is refused.
     """
     lines = [line for line in allowed.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    variables = os.environ if environment is None else environment
+    direct = {**variables, **without_proxy(variables)}
     flwr = Path(sys.executable).with_name("flwr")
     with tempfile.TemporaryDirectory() as folder:
         for index, line in enumerate(lines):
@@ -39,7 +43,7 @@ def register(
             key.write_text(f"{line}\n")
             command = [*prefix, str(flwr), "supernode", "register", str(key), connection]
             for _ in range(TRIES):
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+                done = subprocess.run(command, env=direct, capture_output=True, text=True, check=False)
                 said = done.stdout + done.stderr
                 if UNAVAILABLE not in said:
                     break
@@ -55,7 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("connection", help="a connection of $FLWR_HOME/config.toml")
     parser.add_argument("--allowed", type=Path, default=KEYS / "allowed-nodes", help="public keys, one a line")
     chosen = parser.parse_args(arguments)
-    print(f"{register(chosen.allowed, chosen.connection)} nodes may connect.")
+    try:
+        print(f"{register(chosen.allowed, chosen.connection)} nodes may connect.")
+    except RuntimeError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

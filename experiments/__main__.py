@@ -9,6 +9,8 @@ from pathlib import Path
 
 from experiments.papers import poisoning
 from experiments.runner.choices import add_grid_options, at_least_one, option_of, place_of, plan_of
+from experiments.runner.grid import Grid
+from experiments.runner.own_grid import names
 from settings.options import OptionError
 
 GRID_COMMANDS = {
@@ -62,6 +64,22 @@ def parser() -> argparse.ArgumentParser:
         grid = commands.add_parser(name, help=about.replace("%", "%%"), description=about)
         add_grid_options(grid, "classification" if name == "deep-poisoning" else "recommendation")
         grid.set_defaults(run=_grid, command=name, **OWN_DEFAULTS.get(name, {}))
+    own = commands.add_parser("grid", help="attacks × defenses × data sets × models of your choice")
+    add_grid_options(own)
+    for name, default in (("attacks", "none,cluster"), ("defenses", "none"), ("datasets", ""), ("models", "")):
+        own.add_argument(
+            f"--{name}", type=names, default=names(default), metavar="A,B,…", help="names, joined by commas"
+        )
+    own.add_argument("--fraction", type=float, default=0.01, help="share of malicious users (0.01)")
+    own.set_defaults(run=_grid, command="grid")
+    power = commands.add_parser("power", help="how many seeds a table needs for intervals of a given width")
+    power.add_argument("command", metavar="TABLE", choices=[name for name in GRID_COMMANDS if name != "all"])
+    add_grid_options(power)
+    power.add_argument("--width", type=float, default=5.0, help="of the 95 %% interval of a change, in points (5)")
+    power.set_defaults(run=_power)
+    listed = commands.add_parser("list", help="the runs of a folder: status, metrics, the options in which they differ")
+    listed.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("runs"), help="(runs)")
+    listed.set_defaults(run=_list)
     replay = commands.add_parser("replay", help="judge a run's recorded updates with any defense, offline")
     replay.add_argument("directory", metavar="RUN", type=Path, help="a run made with record-updates")
     replay.add_argument("--defense", action="append", required=True, help="may be given several times")
@@ -87,16 +105,46 @@ def _demo(asked: argparse.Namespace) -> int:
 def _grid(asked: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from experiments.papers.results import in_order, make, names_of
+    from experiments.papers.results import in_order, make
     from experiments.runner.completion import listing
-    from experiments.runner.grids import grids_of
 
-    plan, place, console = plan_of(asked), place_of(asked), Console()
+    grids, place = _grids(asked), place_of(asked)
     if asked.dry_run:
-        print(listing(in_order(grids_of(names_of(asked.command), plan)), place))
+        print(listing(in_order(grids), place))
         return 0
     output = asked.output or place.runs / "results"
-    return make(names_of(asked.command), plan, place, output.absolute(), console, run=not asked.no_run)
+    return make(grids, place, output.absolute(), Console(), run=not asked.no_run)
+
+
+def _grids(asked: argparse.Namespace) -> list[Grid]:
+    from experiments.papers.results import names_of
+    from experiments.runner.grids import grids_of
+    from experiments.runner.own_grid import Axes, own_grid
+
+    plan = plan_of(asked)
+    if asked.command != "grid":
+        return grids_of(names_of(asked.command), plan)
+    datasets, models = asked.datasets or [asked.dataset], asked.models or [asked.model]
+    return [own_grid(plan, Axes(asked.attacks, asked.defenses, datasets, models, asked.fraction))]
+
+
+def _power(asked: argparse.Namespace) -> int:
+    from experiments.papers.results import in_order
+    from experiments.papers.tables import lines_of
+    from experiments.report.power import power_sheet
+    from experiments.runner.completion import survey
+
+    for grid in _grids(asked):
+        lines = lines_of(grid, survey(in_order([grid]), place_of(asked).runs))
+        print(power_sheet(lines, f"Seeds for {grid.title}", asked.width).markdown())
+    return 0
+
+
+def _list(asked: argparse.Namespace) -> int:
+    from experiments.report.listing import runs_sheet
+
+    print(runs_sheet(asked.folder).markdown(), end="")
+    return 0
 
 
 def _replay(asked: argparse.Namespace) -> int:

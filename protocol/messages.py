@@ -92,12 +92,6 @@ def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
     return EvaluateRequest(*_read_request(content))
 
 
-def read_course(content: RecordDict) -> tuple[str, tuple[int, ...]]:
-    """Of a request: its run, and after which rounds that was resumed so far."""
-    fields: dict[str, Any] = dict(_config(content, "request").items())
-    return str(fields["run"]), tuple(int(number) for number in fields["resumed-at"])
-
-
 def train_reply_content(reply: TrainReply, server_round: int) -> RecordDict:
     """The updates of a node's users, and the round that they belong to."""
     columns: dict[str, Tensor] = {name: getattr(reply.updates, name) for name in REPLY_COLUMNS if name != "losses"}

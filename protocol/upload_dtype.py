@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-UploadDtype = Literal["float32", "float16", "bfloat16"]
+from settings.run import UploadDtype as UploadDtype
 
 
 @dataclass(frozen=True)

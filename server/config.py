@@ -1,124 +1,39 @@
-"""The options of a run that concern the server: read, checked and completed here and nowhere else."""
+"""The options of a run as the server uses them: read, checked and completed here and nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from attacks import attack_class
 from attacks.attack import is_attacked
-from attacks.claimed_examples import Claim
 from attacks.images.poison_data import PoisonOptions
 from models import MODELS
 from models.images.classification import LocalTraining
 from protocol.requests import LossOptions
-from protocol.upload_dtype import UploadDtype
-from server.results.trackers import TrackerName
 from server.results.update_log import parse_rounds
 from settings import plugins
-from settings.options import RunConfig, as_run_config, option_name, option_names, read, require, with_plugin_options
+from settings.options import RunConfig, as_run_config, option_names, read, require, with_plugin_options
+from settings.run import RunOptions
 from strategies.chain import compose, links, prefix_of
 from strategies.names import names_of
 from strategies.rule import Rule
 from strategies.rules.fl_wbc import PREFIX, FlWbcOptions, is_chosen
-
-AT_LEAST_ONE = (
-    "embedding_dim", "num_server_rounds", "clients_per_round", "eval_every", "min_updates", "max_examples",
-    "keep_checkpoints", "max_length", "max_batch_tokens", "num_clients", "contrastive_negatives", "nodes_per_process",
-)  # fmt: skip
-
-NOT_NEGATIVE = (
-    "learning_rate", "weight_decay", "contrastive_weight", "seed", "num_nodes", "attack_stop", "node_timeout",
-    "round_timeout", "quarantine_after", "checkpoint_every", "dirichlet_alpha", "eval_users", "min_nodes",
-    "cpus_per_node", "gpus_per_node",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """What a run is. ``pyproject.toml`` says what each option means; the defaults are the same."""
-
-    dataset: str = "synthetic"
-    data_dir: str = ""
-    model: str = "mf"
-    embedding_dim: int = 64
-    max_length: int = 200
-    max_batch_tokens: int = 4096
-    num_clients: int = 20
-    dirichlet_alpha: float = 0.0
-    num_server_rounds: int = 1000
-    clients_per_round: int = 50
-    learning_rate: float = 0.0
-    weight_decay: float = 1e-5
-    dropout: float = 0.2
-    negatives: Literal["static", "fresh"] = "static"
-    contrastive_task: Literal["auto", "on", "off"] = "auto"
-    contrastive_weight: float = 1.0
-    contrastive_negatives: int = 15
-    attack: str = "none"
-    malicious_fraction: float = 0.01
-    attack_start: int = 1
-    attack_stop: int = 0
-    attack_examples: Claim = "honest"
-    defense: str = "none"
-    eval_every: int = 100
-    eval_users: int = 0
-    seed: int = 0
-    output_dir: str = ""
-    run_name: str = ""
-    tracker: TrackerName = "auto"
-    record_updates: str = ""
-    engine: Literal["ray", "flower", "local"] = "ray"
-    num_nodes: int = 0
-    nodes_per_process: int = 1
-    ray_address: str = ""
-    cpus_per_node: float = 0.0
-    gpus_per_node: float = 0.0
-    min_nodes: int = 0
-    node_timeout: float = 300.0
-    round_timeout: float = 600.0
-    min_updates: int = 1
-    max_examples: int = 1_000_000
-    upload_dtype: UploadDtype = "float32"
-    download: Literal["whole", "changes"] = "whole"
-    quarantine_after: int = 0
-    checkpoint_every: int = 100
-    keep_checkpoints: int = 3
-    resume: str = ""
-    plugin_dir: str = ""
-    plugin_options: str = ""
-
-    def __post_init__(self) -> None:
-        require(self.model in MODELS, "model", self.model, "one of " + ", ".join(MODELS))
-        for name in AT_LEAST_ONE:
-            require(getattr(self, name) >= 1, option_name(name), getattr(self, name), "at least 1")
-        for name in NOT_NEGATIVE:
-            require(getattr(self, name) >= 0, option_name(name), getattr(self, name), "0 or more")
-        require(self.max_examples < 1 << 31, "max-examples", self.max_examples, f"less than {1 << 31}")
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
-        fraction = self.malicious_fraction
-        require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")
-        parse_rounds(self.record_updates)
-        require("/" not in self.run_name, "run-name", self.run_name, "a name without slashes")
-        folder = Path(self.plugin_dir).expanduser()
-        fits = not self.plugin_dir or (folder.is_absolute() and folder.is_dir())
-        require(fits, "plugin-dir", self.plugin_dir, "the absolute path of a folder that exists")
 
 
 @dataclass(frozen=True)
 class ServerConfig:
     """A run's options with everything completed that follows from others."""
 
-    options: ServerOptions
+    options: RunOptions
     loss: LossOptions
     run_config: RunConfig
 
     @property
     def attacked(self) -> bool:
         """Whether anybody is malicious in this run."""
-        return self.options.attack != "none" and self.options.malicious_fraction > 0
+        return self.options.attacked
 
     def is_attacked(self, server_round: int) -> bool:
         """Whether malicious users attack in this round; outside ``attack-start`` to ``attack-stop`` they are honest."""
@@ -143,7 +58,8 @@ def server_config(run_config: RunConfig) -> ServerConfig:
     """Read and check a run's configuration before anything is started. Raises ``OptionError``."""
     given = set(with_plugin_options(run_config)) - set(run_config)
     run_config = with_plugin_options(run_config)
-    options = read(ServerOptions, run_config)
+    options = read(RunOptions, run_config)
+    _require_usable(options)
     plugins.search(options.plugin_dir)
     if options.attack != "none":
         kind = attack_class(options.attack, options.model)
@@ -175,6 +91,15 @@ def server_config(run_config: RunConfig) -> ServerConfig:
         read(FlWbcOptions, run_config, PREFIX)
     _require_known(given, config)
     return config
+
+
+def _require_usable(options: RunOptions) -> None:
+    """Refuse what only the server can judge: a model that does not exist, rounds or a folder that are none."""
+    require(options.model in MODELS, "model", options.model, "one of " + ", ".join(MODELS))
+    parse_rounds(options.record_updates)
+    folder = Path(options.plugin_dir).expanduser()
+    fits = not options.plugin_dir or (folder.is_absolute() and folder.is_dir())
+    require(fits, "plugin-dir", options.plugin_dir, "the absolute path of a folder that exists")
 
 
 def _require_offered(config: ServerConfig) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from functools import partial
 from logging import WARNING
@@ -17,6 +16,7 @@ from flwr.supercore.run import RunNotRunningException
 from grpc import RpcError, StatusCode
 
 from server.grids.direct_grid import DirectGrid
+from server.looks import Looks
 from server.recovery.interrupts import StoppedError
 
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
@@ -25,17 +25,22 @@ SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
 LOOKS_AT_ONCE, PATIENCE = 32, 1.0
 """How many replies are looked for at a time, and for how many seconds these hold up the others."""
 
+LOOKS_A_SECOND = 400
+"""How many calls the SuperLink gets of a run that waits, however many messages are on their way."""
+
 OVER = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNAVAILABLE)
 """What a SuperLink that has ended the run answers, or that cannot be reached: it is no fault of a reply."""
 
 Answers = list[Message] | None
 
+_looks = Looks[Answers]()
+
 
 class Pending:
     """Messages on their way; ``collect`` takes the replies that have come, and may be called at any time.
 
-    A node may announce a reply and withhold what belongs to it, for which Flower waits minutes: each look has
-    a thread of its own, and one that takes long is left alone until it is done.
+    Messages take turns in being looked at. A node may announce a reply and withhold what belongs to it, for which
+    Flower waits minutes: a look that takes long is left alone until it is done, and holds up no other.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -43,6 +48,7 @@ class Pending:
         self._waiting: dict[str, Message] = {}
         self._looks: dict[str, Future[Answers]] = {}
         self._pause = SHORTEST_POLL
+        self._made = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -61,23 +67,27 @@ class Pending:
         self._waiting.update({message_id: sent for message_id, sent in zip(ids, batch, strict=False) if message_id})
         self._pause = SHORTEST_POLL
 
-    def collect(self) -> list[Message]:
-        """The replies that came since the last call."""
-        waiting = sorted(self._waiting)
-        for first in range(0, len(waiting), LOOKS_AT_ONCE):
-            part = waiting[first : first + LOOKS_AT_ONCE]
-            new = {each: _in_thread(partial(_pull, self._grid, each)) for each in part if each not in self._looks}
+    def collect(self, at_most: int = LOOKS_AT_ONCE) -> list[Message]:
+        """The replies that came, of ``at_most`` messages whose turn it is and of those whose look took long."""
+        turn = [each for each in self._waiting if each not in self._looks][:at_most]
+        for first in range(0, len(turn), LOOKS_AT_ONCE):
+            part = turn[first : first + LOOKS_AT_ONCE]
+            new = {each: _looks.start(partial(_pull, self._grid, each)) for each in part}
             self._looks |= new
             wait(new.values(), PATIENCE)
-        done = {each: self._looks.pop(each).result() for each in waiting if self._looks[each].done()}
+        for each in turn:
+            # Their next turn comes after everybody else's.
+            self._waiting[each] = self._waiting.pop(each)
+        self._made = len(turn)
+        done = {each: self._looks.pop(each).result() for each in list(self._looks) if self._looks[each].done()}
         got = {each: answers for each, answers in done.items() if answers is not None}
         self._pause = SHORTEST_POLL if got else min(self._pause * 1.25, LONGEST_POLL)
         sent = {each: self._waiting.pop(each) for each in got}
         return [_by_its_node(reply, sent[each]) for each, answers in got.items() for reply in answers]
 
     def rest(self) -> None:
-        """Sleep between two looks: not at all long while replies come in, longer while there are none."""
-        time.sleep(self._pause)
+        """Sleep between two looks: shortly while replies come in, longer while there are none."""
+        time.sleep(max(self._pause, self._made / LOOKS_A_SECOND))
 
 
 def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
@@ -91,12 +101,12 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Me
     pending.send(messages)
     replies: list[Message] = []
     deadline = time.monotonic() + timeout
-    while len(pending):
+    while len(pending) and time.monotonic() < deadline:
         replies += pending.collect()
-        if time.monotonic() > deadline:
-            break
         if len(pending):
             pending.rest()
+    # What has come while others had their turn.
+    replies += pending.collect(len(pending))
     return replies
 
 
@@ -111,20 +121,6 @@ def _by_its_node(reply: Message, sent: Message) -> Message:
     if not reply.has_content():
         return Message(Error(ErrorCode.UNKNOWN, "a reply without content"), reply_to=sent)
     return Message(reply.content, reply_to=sent)
-
-
-def _in_thread(call: Callable[[], Answers]) -> Future[Answers]:
-    """What ``call`` returns or raises, in a thread that does not keep the process alive."""
-    future: Future[Answers] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _refuse_end(error: BaseException) -> None:

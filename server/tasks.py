@@ -15,9 +15,10 @@ from data import load
 from draws import Stream
 from models.recommenders.sasrec import Shape, initial_shared
 from protocol.requests import MOST_RANKS, GlobalModel
-from server.config import ServerConfig, ServerOptions
+from server.config import ServerConfig
 from server.population.catalogue import Catalogue
 from server.results.metrics import ranking_metrics
+from settings.run import RunOptions
 from strategies.server_model import Optimizer
 
 Metrics = Mapping[str, dict[str, float]]
@@ -47,12 +48,12 @@ class Task:
     notice: str = ""
 
 
-def initial_factorization(options: ServerOptions, num_items: int) -> GlobalModel:
+def initial_factorization(options: RunOptions, num_items: int) -> GlobalModel:
     """MF's item table; users' vectors never leave their nodes."""
     return GlobalModel(_item_table(options, num_items), torch.empty(0))
 
 
-def initial_sequences(options: ServerOptions, num_items: int) -> GlobalModel:
+def initial_sequences(options: RunOptions, num_items: int) -> GlobalModel:
     """SASRec's item table and encoder."""
     # A sequence of its own, so that the encoder's first weights do not depend on the number of items.
     generator = draws.generator(options.seed, Stream.INITIAL_MODEL, user=1)
@@ -60,7 +61,7 @@ def initial_sequences(options: ServerOptions, num_items: int) -> GlobalModel:
     return GlobalModel(_item_table(options, num_items), initial_shared(shape, generator))
 
 
-def _item_table(options: ServerOptions, num_items: int) -> Tensor:
+def _item_table(options: RunOptions, num_items: int) -> Tensor:
     """Xavier-uniform (num_items, d), as torch's ``xavier_uniform_`` draws it for a table of this shape."""
     bound = math.sqrt(6 / (num_items + options.embedding_dim))
     generator = draws.generator(options.seed, Stream.INITIAL_MODEL)
@@ -68,7 +69,7 @@ def _item_table(options: ServerOptions, num_items: int) -> Tensor:
     return torch.from_numpy(table).to(torch.float32)
 
 
-def _recommendation(initial: Callable[[ServerOptions, int], GlobalModel]) -> Callable[[ServerConfig], Task]:
+def _recommendation(initial: Callable[[RunOptions, int], GlobalModel]) -> Callable[[ServerConfig], Task]:
     def task(config: ServerConfig) -> Task:
         options = config.options
         interactions = load(options.dataset, options.data_dir or None)

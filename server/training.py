@@ -81,7 +81,6 @@ class Training:
             eval_users=options.eval_users,
             quarantine_after=options.quarantine_after,
             upload_dtype=options.upload_dtype,
-            download_changes=options.download == "changes",
             accuracy=task.accuracy,
             own_update=task.own_update,
         )
@@ -231,10 +230,7 @@ class Training:
         self._warned.update(failed)
 
     def _exchange(self, messages: Iterable[Message]) -> list[Message]:
-        timeout = self._config.options.round_timeout
-        replies = exchange(self._grid, messages, timeout)
-        again = self._strategy.in_whole(replies)
-        return [*replies, *exchange(self._grid, again, timeout)] if again else replies
+        return exchange(self._grid, messages, self._config.options.round_timeout)
 
     def _evaluate(self, server_round: int) -> dict[str, Any]:
         began = time.perf_counter()

@@ -1,8 +1,9 @@
-"""Typed options out of a flat run configuration.
+"""Typed options: declared once in a dataclass, read out of a flat run configuration, and checked.
 
 A frozen dataclass is a group of options: its field ``embedding_dim`` is the option ``embedding-dim``,
 with the group's prefix in front (``union-num-items``). Types are those of a run configuration: bool,
-int, float, str, and ``Literal`` of strings. Ranges are checked in the group's ``__post_init__``, which
+int, float, str, and ``Literal`` of strings. ``option`` declares a field with its meaning and its range, which
+``read`` checks; what concerns several options at once is checked in the group's ``__post_init__``, which
 raises ``OptionError``.
 """
 
@@ -15,11 +16,14 @@ import re
 import tomllib
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 Scalar = bool | int | float | str
 RunConfig = Mapping[str, Scalar]
+Reader = Literal["server", "node", "both"]
 Group = TypeVar("Group")
+Value = TypeVar("Value", bound=Scalar)
 
 KINDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 """What an option's value can be, in words."""
@@ -38,25 +42,94 @@ def require(condition: bool, option: str, value: object, expected: str) -> None:
         raise OptionError(f"{option} = {value!r}: expected {expected}.")
 
 
-def read(group: type[Group], run_config: RunConfig, prefix: str = "") -> Group:
-    """Build one group of options from a run configuration.
+@dataclass(frozen=True)
+class Declaration:
+    """What ``option`` says of an option beside its name, type and default."""
 
-    Missing keys take the field's default. Raises ``OptionError`` where a value has the wrong type or is
-    not among the allowed ones.
+    meaning: str = ""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    also: float | None = None
+    expected: str = ""
+    topic: str = ""
+    read_by: Reader = "server"
+    resume: bool = False
+    numbers: bool = True
+    follows: bool = False
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether a value is in the range; a text or a truth value always is."""
+        if isinstance(value, bool | str) or value == self.also:
+            return True
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+def option(
+    default: Value,
+    meaning: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    also: float | None = None,
+    expected: str = "",
+    topic: str = "",
+    read_by: Reader = "server",
+    resume: bool = False,
+    numbers: bool = True,
+    follows: bool = False,
+) -> Value:
+    """Declare an option: a dataclass field with its default, what it means in one line, and what values it takes.
+
+    ``at_least``, ``above``, ``at_most``, ``below``: its range, and ``also`` one value outside it; ``expected``: the
+    range in words, where those made of the numbers would not do. ``topic``: the heading under which the reference
+    lists this option and those after it. ``read_by``: who uses it. ``resume``: a resumed run may have another value.
+    ``numbers``: a run with another value computes or leaves something else; without it the option says only where
+    or how a run is made. ``follows``: where another option changes, this one may change with it.
     """
-    hints = _type_hints(group)  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(group):  # type: ignore[arg-type]
-        name = option_name(field.name, prefix)
-        if name in run_config:
-            values[field.name] = _convert(name, run_config[name], hints[field.name])
-    return group(**values)
+    known = Declaration(
+        meaning, at_least, above, at_most, below, also, expected, topic, read_by, resume, numbers, follows
+    )
+    return dataclasses.field(default=default, metadata={"option": known})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a group: its name in a run configuration, its type, its default, and its declaration."""
+
+    field: str
+    name: str
+    kind: Any
+    default: Scalar
+    declared: Declaration
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The texts that it can be; empty for an option of another type."""
+        return typing.get_args(self.kind)
+
+    @property
+    def expected(self) -> str:
+        """What values it takes, in words."""
+        if self.choices:
+            return "one of " + ", ".join(map(repr, self.choices))
+        return self.declared.expected or _range(self.kind, self.declared)
 
 
 @functools.cache
-def _type_hints(group: type) -> dict[str, Any]:
+def options_of(group: type, prefix: str = "") -> tuple[Option, ...]:
+    """The options of a group in the order of its fields. Raises ``OptionError`` for a type that no option can have."""
     # Nodes read a request's options in every round, and resolving the hints takes longer than the rest.
     hints = typing.get_type_hints(group)
+    found = []
     for field in dataclasses.fields(group):
         kind = hints[field.name]
         if kind not in KINDS and typing.get_origin(kind) is not typing.Literal:
@@ -64,7 +137,20 @@ def _type_hints(group: type) -> dict[str, Any]:
                 f"{group.__name__}.{field.name}: an option cannot be {kind}. Expected bool, int, float, str, or a "
                 "Literal of texts."
             )
-    return hints
+        default: Any = field.default
+        declared = field.metadata.get("option", Declaration())
+        found.append(Option(field.name, option_name(field.name, prefix), kind, default, declared))
+    return tuple(found)
+
+
+def read(group: type[Group], run_config: RunConfig, prefix: str = "") -> Group:
+    """Build one group of options from a run configuration.
+
+    Missing keys take the field's default. Raises ``OptionError`` where a value has the wrong type, is out of its
+    range, or is not among the allowed ones.
+    """
+    known = options_of(group, prefix)  # type: ignore[arg-type]
+    return group(**{one.field: _checked(one, run_config[one.name]) for one in known if one.name in run_config})
 
 
 def option_name(field: str, prefix: str = "") -> str:
@@ -80,7 +166,7 @@ def as_run_config(group: object, prefix: str = "") -> dict[str, Scalar]:
 
 def option_names(group: type, prefix: str = "") -> list[str]:
     """The run-configuration names of a group's options."""
-    return [option_name(field.name, prefix) for field in dataclasses.fields(group)]
+    return [one.name for one in options_of(group, prefix)]
 
 
 def with_plugin_options(run_config: RunConfig) -> RunConfig:
@@ -107,14 +193,26 @@ def with_plugin_options(run_config: RunConfig) -> RunConfig:
     return {**run_config, **found}
 
 
-def _convert(name: str, value: Scalar, kind: Any) -> Scalar:
-    if typing.get_origin(kind) is typing.Literal:
-        allowed = typing.get_args(kind)
-        require(value in allowed, name, value, "one of " + ", ".join(map(repr, allowed)))
+def _checked(one: Option, value: Scalar) -> Scalar:
+    if one.choices:
+        require(value in one.choices, one.name, value, one.expected)
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    right_type = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    require(right_type, name, value, KINDS[kind])
-    require(not isinstance(value, float) or math.isfinite(value), name, value, "a finite number")
+    if one.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    right_type = isinstance(value, one.kind) and (one.kind is bool or not isinstance(value, bool))
+    require(right_type, one.name, value, KINDS[one.kind])
+    require(not isinstance(value, float) or math.isfinite(value), one.name, value, "a finite number")
+    require(one.declared.allows(value), one.name, value, one.expected)
     return value
+
+
+def _range(kind: Any, declared: Declaration) -> str:
+    low, above, high, below = declared.at_least, declared.above, declared.at_most, declared.below
+    if kind is int and low is not None and high is None and below is None:
+        return f"at least {low}" if low else "0 or more"
+    words = [KINDS[kind]]
+    words += [f"from {low}"] if low is not None else [f"above {above}"] if above is not None else []
+    joint = "to " if low is not None else "and " if above is not None else ""
+    words += [f"{joint}below {below}"] if below is not None else []
+    words += [f"to {high}" if low is not None else f"{joint}at most {high}"] if high is not None else []
+    return " ".join(words)

@@ -6,25 +6,19 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from settings.options import require
-from strategies.rule import RuleOptions
-
-AUTOMATIC = -1
+from strategies.rule import AUTOMATIC, RuleOptions, assumed_attackers
 
 
 @dataclass(frozen=True)
 class AssumedAttackers(RuleOptions):
-    """``num_malicious_nodes``: the attackers f assumed in a round; −1: as many as the run expects (0 outside a run).
+    """The attackers f assumed in a round, of a rule that needs a majority of honest users.
 
-    ``prefix`` stands in front of the option's name. The rules that take these options need a majority of honest users.
+    ``prefix`` stands in front of the option's name.
     """
 
     prefix: ClassVar[str] = ""
 
-    num_malicious_nodes: int = AUTOMATIC
-
-    def __post_init__(self) -> None:
-        f = self.num_malicious_nodes
-        require(f >= AUTOMATIC, self._option, f, "at least 0, or -1 for the number that the run expects")
+    num_malicious_nodes: int = assumed_attackers()
 
     def settled(self, clients_per_round: int, num_malicious: int) -> Self:
         """See ``RuleOptions``. Raises ``OptionError`` unless most of a round's users are honest."""

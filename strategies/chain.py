@@ -6,12 +6,11 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from settings.options import OptionError, RunConfig, Scalar, as_run_config, read
+from settings.options import OptionError, RunConfig, read
 from settings.plugins import load_class
 from strategies import CLIENT_SIDE, RULES
 from strategies.names import names_of
 from strategies.rule import Combiner, Mean, Rule, Wrapper
-from strategies.rules.fl_wbc import PREFIX, FlWbcOptions
 
 
 def compose(defense: str, run_config: RunConfig, clients_per_round: int, malicious_fraction: float) -> Rule:
@@ -75,11 +74,3 @@ def read_options(rule_class: type[Rule], run_config: RunConfig) -> object:
 def prefix_of(rule_class: type[Rule]) -> str:
     """What stands in front of a rule's options."""
     return rule_class.prefix or rule_class.name
-
-
-def default_options() -> dict[str, Scalar]:
-    """Every option of every defense here, with its default, under its run-configuration name."""
-    found: dict[str, Scalar] = as_run_config(FlWbcOptions(), PREFIX)
-    for rule_class in RULES.values():
-        found |= as_run_config(rule_class.Options(), prefix_of(rule_class))
-    return found

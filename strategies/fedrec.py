@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -15,11 +15,9 @@ from torch import Tensor
 import draws
 from draws import Stream
 from protocol.admission import Limits, UnreadableError
-from protocol.downloads import WHOLE, is_lacking, version_record
 from protocol.messages import model_record, read_counts, request_content, size_of
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
 from protocol.upload_dtype import UploadDtype
-from strategies.downloads import Download, Downloads
 from strategies.intake import Intake, shown, take_in
 from strategies.population import Population
 from strategies.rule import Aggregate, Rule, ServerView
@@ -34,9 +32,8 @@ class Settings:
     evaluation returns, by name; ``min_updates``: a round with fewer valid updates leaves the model as it
     is; ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that
     failed or had a user rejected in so many of its rounds in a row is not asked again, 0 for never;
-    ``upload_dtype``: what updates travel in; ``download_changes``: whether nodes keep the model and get changed rows.
-    ``accuracy``: of shared parameters (p,) on the server's validation set, where it has one; ``own_update``: what
-    training on that set makes of them in a round, as a difference (p,).
+    ``upload_dtype``: what updates travel in. ``accuracy``: of shared parameters (p,) on the server's validation set,
+    where it has one; ``own_update``: what training on that set makes of them in a round, as a difference (p,).
     """
 
     run: str
@@ -49,7 +46,6 @@ class Settings:
     eval_users: int = 0
     quarantine_after: int = 0
     upload_dtype: UploadDtype = "float32"
-    download_changes: bool = False
     accuracy: Callable[[Tensor], float] | None = None
     own_update: Callable[[Tensor, int], Tensor] | None = None
 
@@ -105,8 +101,6 @@ class FedRec(Strategy):
         self._bytes_down = 0
         self.evaluation_bytes = Traffic(0, 0)
         self.evaluation_users = 0
-        self._downloads = Downloads(changes=settings.download_changes)
-        self._changes: dict[int, Message] = {}
         self._arrays: tuple[ServerModel, ArrayRecord] | None = None
 
     def summary(self) -> None:
@@ -133,34 +127,13 @@ class FedRec(Strategy):
         }
         return self._messages(requests, arrays, "train")
 
-    def in_whole(self, replies: Iterable[Message]) -> list[Message]:
-        """The last messages once more with the whole model, for those who lack the one that changes counted from."""
-        lacking = {reply.metadata.src_node_id for reply in replies if reply.has_content() and is_lacking(reply.content)}
-        again = []
-        for node in sorted(lacking & set(self._changes)):
-            asked = self._changes[node]
-            about = asked.metadata
-            content = _with_model(asked.content, self._downloads.whole(self.arrays()))
-            again.append(Message(content, node, about.message_type, group_id=about.group_id))
-        self._changes = {}
-        self._bytes_down += sum(size_of(message.content) for message in again)
-        return again
-
     def _messages(
         self, requests: Mapping[int, TrainRequest | EvaluateRequest], arrays: ArrayRecord, kind: str
     ) -> list[Message]:
-        self._downloads.present(GlobalModel(self.model.items, self.model.shared))
-        messages, self._changes = [], {}
-        for node, request in requests.items():
-            download = self._downloads.to(node, arrays)
-            content = _with_model(request_content(arrays, request), download)
-            message = Message(content, node, kind, group_id=str(request.server_round))
-            messages.append(message)
-            if download.version is not None and download.version.base != WHOLE:
-                # A grid may hand this very message to its node, which completes it.
-                self._changes[node] = Message(
-                    _with_model(content, download), node, kind, group_id=message.metadata.group_id
-                )
+        messages = [
+            Message(request_content(arrays, request), node, kind, group_id=str(request.server_round))
+            for node, request in requests.items()
+        ]
         self._bytes_down = sum(size_of(message.content) for message in messages)
         return messages
 
@@ -168,9 +141,8 @@ class FedRec(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let the rule combine the updates that pass admission, and step the model by the outcome."""
-        replies = list(replies)
-        self._note_answers(replies, self._asked)
-        intake = take_in(replies, server_round, {node: self._limits(users) for node, users in self._asked.items()})
+        limits = {node: self._limits(users) for node, users in self._asked.items()}
+        intake = take_in(replies, server_round, limits)
         count = 0 if intake.updates is None else len(intake.updates)
         aggregate, skipped = None, f"{count} valid updates, fewer than min-updates = {self.settings.min_updates}"
         if intake.updates is not None and count >= self.settings.min_updates:
@@ -220,8 +192,6 @@ class FedRec(Strategy):
         expected = self.settings.counts
         totals = {name: torch.zeros(length, dtype=torch.int64) for name, length in expected.items()}
         failed = dict.fromkeys(self._evaluated, "no answer")
-        replies = list(replies)
-        self._note_answers(replies, self._evaluated)
         up, of_users = 0, 0
         for reply in replies:
             node = reply.metadata.src_node_id
@@ -257,13 +227,6 @@ class FedRec(Strategy):
         settings = self.settings
         return Limits(users, num_items, dim, len(self.model.shared), settings.max_examples, settings.upload_dtype)
 
-    def _note_answers(self, replies: Iterable[Message], asked: Iterable[int]) -> None:
-        """Who has the model that was sent; of others nothing is known."""
-        came = [reply for reply in replies if reply.has_content() and not is_lacking(reply.content)]
-        answered = {reply.metadata.src_node_id for reply in came}
-        for node in asked:
-            self._downloads.answered(node, node in answered)
-
     def _without_quarantined(self, asked: dict[int, Tensor]) -> dict[int, Tensor]:
         return {node: users for node, users in asked.items() if node not in self.quarantined}
 
@@ -275,9 +238,3 @@ class FedRec(Strategy):
         caught = tuple(node for node in self._asked if limit and self.offences[node] >= limit)
         self.quarantined.update(caught)
         return caught
-
-
-def _with_model(content: RecordDict, download: Download) -> RecordDict:
-    """A request's content with this model in place of its own."""
-    about = {} if download.version is None else {"download": version_record(download.version)}
-    return RecordDict({**dict(content.items()), "model": download.model, **about})

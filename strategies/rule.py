@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
+from settings.options import option
 from strategies.server_model import ServerModel
 
 
@@ -52,6 +53,20 @@ class Aggregate:
 
     gradient: Gradient
     verdicts: tuple[Verdict, ...] = ()
+
+
+AUTOMATIC = -1
+"""A rule's ``num_malicious_nodes`` where the run says how many to assume; outside a run it counts as 0."""
+
+
+def assumed_attackers() -> int:
+    """Declare ``num_malicious_nodes``, the number f of attackers that a rule assumes in a round."""
+    return option(
+        AUTOMATIC,
+        "the attackers assumed in a round; -1: as many as the run expects",
+        at_least=AUTOMATIC,
+        expected="at least 0, or -1 for the number that the run expects",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,33 +12,25 @@ from attacks.attack import Attack
 from attacks.images.image_client import ImageClient
 from attacks.view import AttackerView
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 
 
 @dataclass(frozen=True)
 class AlternatingOptions:
     """How often, and how strongly, both aims are pursued.
 
-    Each epoch has ``poison_steps`` SGD steps on the poison, whose sum is multiplied with ``boost`` (0: the clients
-    of a round over the server's rate), and ``stealth_steps`` on the clean data with ``distance`` ρ times the
-    distance to a benign update. ``epochs`` 0: as many as honest clients.
+    Each epoch has ``poison_steps`` SGD steps on the poison, whose sum is multiplied with ``boost``, and
+    ``stealth_steps`` on the clean data with ``distance`` ρ times the distance to a benign update.
     """
 
-    epochs: int = 0
-    poison_steps: int = 1
-    stealth_steps: int = 10
-    boost: float = 0.0
-    distance: float = 1e-4
-    learning_rate: float = 0.01
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "boost", "distance"):
-            require(getattr(self, name) >= 0, f"alternating-{name}", getattr(self, name), "at least 0")
-        for name in ("poison_steps", "stealth_steps"):
-            require(
-                getattr(self, name) >= 1, f"alternating-{name.replace('_', '-')}", getattr(self, name), "at least 1"
-            )
-        require(self.learning_rate > 0, "alternating-learning-rate", self.learning_rate, "a positive number")
+    epochs: int = option(0, "passes of the attacker over its examples; 0: as many as honest clients", at_least=0)
+    poison_steps: int = option(1, "SGD steps on the poison in each epoch", at_least=1)
+    stealth_steps: int = option(10, "SGD steps on the clean data in each epoch", at_least=1)
+    boost: float = option(
+        0.0, "factor of the steps on the poison; 0: the clients of a round over the server's rate", at_least=0
+    )
+    distance: float = option(1e-4, "ρ: weight of the distance to a benign update", at_least=0)
+    learning_rate: float = option(0.01, "of both kinds of step", above=0)
 
 
 def alternating_minimization(

@@ -12,21 +12,16 @@ from attacks.images.image_client import ImageClient
 from attacks.view import AttackerView
 from models.images.classification import train
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 
 
 @dataclass(frozen=True)
 class BackdoorOptions:
     """``boost`` γ (0: the clients of a round over the server's rate); ``epochs`` (0: as many as honest clients)."""
 
-    boost: float = 0.0
-    epochs: int = 0
-    learning_rate: float = 0.05
-
-    def __post_init__(self) -> None:
-        require(self.boost >= 0, "backdoor-boost", self.boost, "at least 0")
-        require(self.epochs >= 0, "backdoor-epochs", self.epochs, "at least 0")
-        require(self.learning_rate > 0, "backdoor-learning-rate", self.learning_rate, "a positive number")
+    boost: float = option(0.0, "γ: factor of the upload; 0: the clients of a round over the server's rate", at_least=0)
+    epochs: int = option(0, "passes of the attacker over its examples; 0: as many as honest clients", at_least=0)
+    learning_rate: float = option(0.05, "of the attacker's SGD", above=0)
 
 
 def label_flip(client: ImageClient) -> Tensor:

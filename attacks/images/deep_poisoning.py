@@ -20,7 +20,7 @@ from attacks.images.importance import fisher_diagonal, hutchinson_diagonal, norm
 from attacks.view import AttackerView
 from data.images.image_set import Examples
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 
 GradientAt = Callable[[Tensor], Tensor]
 
@@ -32,41 +32,28 @@ INSIDE = 1 - 1e-6
 class DeepPoisoningOptions:
     """How the attacker optimises.
 
-    ``penalty`` λ on moving what matters to the main task; ``quantile`` q: the share of each layer that may move
-    at all; ``proximity`` ρ on leaving the global model; ``clean_weight`` α of the clean half of each batch;
-    ``norm_factor`` c: how much longer than an honest update the upload may be; ``boost`` γ: what the
-    difference is multiplied with (0: the clients of a round over the server's rate), ``clip``: whether the boosted
-    upload is shortened to the same length, without which γ > 1 is the one-shot attack; ``importance``: the
-    empirical Fisher information or Hutchinson's Hessian, from ``samples`` clean examples (0: all) and, for the
-    Hessian, ``probes`` passes; ``epochs`` (0: as many as honest clients) at ``learning_rate`` η1.
+    ``penalty`` λ is on moving what matters to the main task, ``proximity`` ρ on leaving the global model.
+    Without ``clip``, a ``boost`` γ > 1 is the one-shot attack. ``importance``: the empirical Fisher information or
+    Hutchinson's Hessian.
     """
 
-    penalty: float = 0.01
-    quantile: float = 1.0
-    proximity: float = 0.0
-    clean_weight: float = 1.0
-    norm_factor: float = 1.2
-    boost: float = 1.0
-    clip: bool = True
-    importance: Literal["fisher", "hessian"] = "fisher"
-    samples: int = 0
-    probes: int = 4
-    epochs: int = 0
-    learning_rate: float = 0.05
-
-    def __post_init__(self) -> None:
-        for name in ("penalty", "proximity", "clean_weight", "boost", "samples", "epochs"):
-            value = getattr(self, name)
-            require(value >= 0, f"deep-poisoning-{name.replace('_', '-')}", value, "at least 0")
-        require(0 < self.quantile <= 1, "deep-poisoning-quantile", self.quantile, "more than 0 and at most 1")
-        require(
-            self.norm_factor >= 1,
-            "deep-poisoning-norm-factor",
-            self.norm_factor,
-            "at least 1, or the honest reference itself would be too long",
-        )
-        require(self.probes >= 1, "deep-poisoning-probes", self.probes, "at least 1")
-        require(self.learning_rate > 0, "deep-poisoning-learning-rate", self.learning_rate, "a positive number")
+    penalty: float = option(0.01, "λ: the price of moving what matters to the main task", at_least=0)
+    quantile: float = option(1.0, "q: the share of each layer that may move; 1: the penalty alone", above=0, at_most=1)
+    proximity: float = option(0.0, "ρ: the price of leaving the global model", at_least=0)
+    clean_weight: float = option(1.0, "α: weight of the clean half of each batch", at_least=0)
+    norm_factor: float = option(
+        1.2,
+        "c: the upload may be so many times as long as an honest one",
+        at_least=1,
+        expected="at least 1, or the honest reference itself would be too long",
+    )
+    boost: float = option(1.0, "γ: factor of the upload; 0: the clients of a round over the server's rate", at_least=0)
+    clip: bool = option(True, "shorten the boosted upload to that length")
+    importance: Literal["fisher", "hessian"] = option("fisher", "fisher, hessian: what tells which weights matter")
+    samples: int = option(0, "clean images to estimate importance from; 0: all", at_least=0)
+    probes: int = option(4, "passes of hessian", at_least=1)
+    epochs: int = option(0, "passes of the attacker over its examples; 0: as many as honest clients", at_least=0)
+    learning_rate: float = option(0.05, "of the attacker's SGD", above=0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import draws
 from data.images.image_set import Examples, ImageSet, Indices, Split
 from draws import Stream
-from settings.options import require
+from settings.options import option, require
 
 TRIGGER = ((-2, -2), (-2, -4), (-4, -2), (-3, -3))
 """(row, column) of the four white pixels, counted from the lower right corner (the pattern of Gu et al. 2019)."""
@@ -25,13 +25,11 @@ class PoisonOptions:
     ``target``: the class they shall be taken for.
     """
 
-    kind: Literal["trigger", "samples"] = "trigger"
-    target: int = 0
-    num_samples: int = 10
-
-    def __post_init__(self) -> None:
-        require(self.target >= 0, "poison-target", self.target, "a class, counted from 0")
-        require(self.num_samples >= 1, "poison-num-samples", self.num_samples, "at least 1")
+    kind: Literal["trigger", "samples"] = option(
+        "trigger", "of images: trigger (four white pixels), or samples (chosen test images)"
+    )
+    target: int = option(0, "the class that they shall be taken for", at_least=0, expected="a class, counted from 0")
+    num_samples: int = option(10, "how many images samples chooses", at_least=1)
 
 
 def stamp(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

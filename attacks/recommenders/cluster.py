@@ -14,38 +14,36 @@ from attacks.recommenders.adaptive_clusters import AdaptiveClusters
 from attacks.recommenders.kmeans import kmeans
 from attacks.view import AttackerView
 from protocol.updates import Updates, make_updates
-from settings.options import require
+from settings.options import option, require
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
     """Options of ClusterAttack.
 
-    ``clusters``: the initial K (the paper: 2 on ML-1M, 8 on Gowalla). ``bound``: ``rescale`` sets each row to
-    the length of Eq. 3's bound, as the authors' program does; ``clip`` only shortens, as their text says.
-    ``rows``: poison all items, or only those that the honest update touches. ``contrastive_order`` (for
-    ``cluster+cl``): add the contrastive gradient before the bound, or after it.
+    ``bound``: ``rescale`` sets each row to the length of Eq. 3's bound, as the authors' program does; ``clip`` only
+    shortens, as their text says.
     """
 
-    clusters: int = 2
-    min_clusters: int = 1
-    max_clusters: int = 50
-    adaptive: bool = True
-    threshold: float = 100.0
-    threshold_growth: float = 1.0
-    decay: float = 0.999
-    largest_deviation: float = 3.0
-    bound: Literal["rescale", "clip"] = "rescale"
-    rows: Literal["all", "touched"] = "all"
-    contrastive_order: Literal["before", "after"] = "before"
+    clusters: int = option(2, "initial K; the paper takes 8 on Gowalla", at_least=1)
+    min_clusters: int = option(1, "the smallest K", at_least=1)
+    max_clusters: int = option(50, "the largest K", at_least=1)
+    adaptive: bool = option(True, "let K follow the attack's loss (§4.1)")
+    threshold: float = option(
+        100.0, "by how many rounds its loss must have risen more often than fallen, or the reverse", above=0
+    )
+    threshold_growth: float = option(1.0, "by what share the threshold grows with each change of K", at_least=0)
+    decay: float = option(0.999, "of the moving average of the loss", above=0, below=1)
+    largest_deviation: float = option(3.0, "standard deviations that a row may be longer than the mean", at_least=0)
+    bound: Literal["rescale", "clip"] = option("rescale", "rescale (the authors' program); clip (their text)")
+    rows: Literal["all", "touched"] = option("all", "all; touched: only the items that the honest update touches")
+    contrastive_order: Literal["before", "after"] = option(
+        "before", "of cluster+cl: add the contrastive gradient before or after the bound"
+    )
 
     def __post_init__(self) -> None:
-        within = 1 <= self.min_clusters <= self.clusters <= self.max_clusters
+        within = self.min_clusters <= self.clusters <= self.max_clusters
         require(within, "cluster-clusters", self.clusters, "cluster-min-clusters ≤ it ≤ cluster-max-clusters, from 1")
-        require(self.threshold > 0, "cluster-threshold", self.threshold, "a number above 0")
-        require(self.threshold_growth >= 0, "cluster-threshold-growth", self.threshold_growth, "a number from 0")
-        require(self.largest_deviation >= 0, "cluster-largest-deviation", self.largest_deviation, "a number from 0")
-        require(0 < self.decay < 1, "cluster-decay", self.decay, "a number between 0 and 1")
 
 
 @dataclass(frozen=True)

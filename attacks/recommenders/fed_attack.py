@@ -11,16 +11,16 @@ from torch import Tensor
 from attacks.attack import Attack
 from attacks.view import AttackerView, TrainingPairs
 from protocol.updates import Updates
+from settings.options import option
 
 
 @dataclass(frozen=True)
 class FedAttackOptions:
-    """Options of FedAttack.
+    """``positives``: ``farthest`` re-chooses them as well as the negatives; ``own`` keeps what the user liked."""
 
-    ``positives``: ``farthest`` re-chooses them as well as the negatives; ``own`` keeps what the user liked.
-    """
-
-    positives: Literal["farthest", "own"] = "farthest"
+    positives: Literal["farthest", "own"] = option(
+        "farthest", "farthest: both items of a pair are re-chosen; own: the negative alone"
+    )
 
 
 class FedAttack(Attack):

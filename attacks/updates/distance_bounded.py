@@ -14,13 +14,14 @@ from attacks.attack import Attack
 from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
 from attacks.view import AttackerView
 from protocol.updates import Gradient, Updates
+from settings.options import option
 
 
 @dataclass(frozen=True)
 class DistanceBoundedOptions:
-    """``perturbation``: where to, of honest mean μ and deviation σ: ``std`` −σ, ``unit`` −μ/‖μ‖, ``sign`` −sign(μ)."""
+    """Options of Min-Max and Min-Sum, with μ and σ the honest mean and deviation."""
 
-    perturbation: Literal["std", "unit", "sign"] = "std"
+    perturbation: Literal["std", "unit", "sign"] = option("std", "where to: std −σ, unit −μ/‖μ‖, sign −sign(μ)")
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,20 @@ from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
-from attacks.updates.line_search import AssumedRule, best_factor
+from attacks.updates.line_search import SEARCHED, AssumedRule, best_factor
 from attacks.view import AttackerView
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 
 LARGEST_FACTOR = 100.0
 
 
 @dataclass(frozen=True)
 class InnerProductOptions:
-    """``factor`` ε; ``assumed_rule``: a rule against which ε is searched instead, up to 100 (see ``line_search``)."""
+    """Options of IPM: ε as it is set, or searched for (see ``line_search``)."""
 
-    factor: float = 0.5
-    assumed_rule: AssumedRule = "none"
-
-    def __post_init__(self) -> None:
-        require(self.factor > 0, "ipm-factor", self.factor, "a positive number")
+    factor: float = option(0.5, "ε: the upload's length in units of the mean's", above=0)
+    assumed_rule: AssumedRule = option("none", SEARCHED)
 
 
 class InnerProductManipulation(Attack):

@@ -10,24 +10,20 @@ from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
-from attacks.updates.line_search import AssumedRule, best_factor
+from attacks.updates.line_search import SEARCHED, AssumedRule, best_factor
 from attacks.view import AttackerView
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option, require
 
 LARGEST_Z = 100.0
 
 
 @dataclass(frozen=True)
 class LieOptions:
-    """Options of LIE.
+    """Options of LIE; z is as large as the formula allows, as it is set, or searched for (see ``line_search``)."""
 
-    ``z``: how many deviations the upload lies from the mean; 0 takes the largest that the formula allows.
-    ``assumed_rule``: a rule against which z is searched instead, up to 100 (see ``line_search``).
-    """
-
-    z: float = 0.0
-    assumed_rule: AssumedRule = "none"
+    z: float = option(0.0, "deviations from the mean; 0: the paper's formula")
+    assumed_rule: AssumedRule = option("none", SEARCHED)
 
 
 class Lie(Attack):

@@ -19,6 +19,9 @@ from protocol.updates import Updates
 
 AssumedRule = Literal["none", "mean", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median"]
 
+SEARCHED = "a rule against which the factor is searched instead, up to 100"
+"""What the option ``assumed_rule`` of an attack means."""
+
 MOST_COORDINATES = 20_000
 FACTORS = 16
 """Factors that are tried at first, each a fixed multiple of the one before, and then once more around the best."""

@@ -7,23 +7,20 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from attacks.attack import Attack
-from attacks.updates.line_search import AssumedRule, best_factor
+from attacks.updates.line_search import SEARCHED, AssumedRule, best_factor
 from attacks.view import AttackerView
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 
 LARGEST_FACTOR = 100.0
 
 
 @dataclass(frozen=True)
 class SignFlipOptions:
-    """``factor``: how many times as long; ``assumed_rule``: a rule against which it is searched instead, up to 100."""
+    """Options of sign flip: the factor as it is set, or searched for (see ``line_search``)."""
 
-    factor: float = 1.0
-    assumed_rule: AssumedRule = "none"
-
-    def __post_init__(self) -> None:
-        require(self.factor > 0, "sign-flip-factor", self.factor, "a positive number")
+    factor: float = option(1.0, "how many times as long as the honest update", above=0)
+    assumed_rule: AssumedRule = option("none", SEARCHED)
 
 
 class SignFlip(Attack):

@@ -15,18 +15,21 @@ from experiments.runner.grid import Grid
 
 
 def figure2(grid: Grid, completion: Completion, folder: Path) -> list[Path]:
-    """Grouped bars: a group for each defense, a bar for each attack (HR@5, best on validation)."""
+    """A group of bars for each defense, a bar for each attack (HR@5, best on validation), the paper's as marks."""
     lines = lines_of(grid, completion)
     defenses = list(dict.fromkeys(line.labels[0] for line in lines))
     attacks = list(dict.fromkeys(line.labels[1] for line in lines))
     most = max(line.rounds for line in lines)
     width = 0.8 / len(attacks)
+
+    def places(some: Sequence[Line], number: int) -> list[float]:
+        return [defenses.index(line.labels[0]) - 0.4 + (number + 0.5) * width for line in some]
+
     with drawing(11, 4) as (figure, axes):
         for number, attack in enumerate(attacks):
             own = [line for line in lines if line.labels[1] == attack and line.best]
-            places = [defenses.index(line.labels[0]) - 0.4 + (number + 0.5) * width for line in own]
             axes.bar(
-                places,
+                places(own, number),
                 [line.best.mean for line in own if line.best],
                 width,
                 yerr=_halves(own),
@@ -37,40 +40,57 @@ def figure2(grid: Grid, completion: Completion, folder: Path) -> list[Path]:
                 error_kw={"linewidth": 0.8},
                 label=attack,
             )
+        for number, attack in enumerate(attacks):
+            known = [line for line in lines if line.labels[1] == attack and line.printed is not None]
+            label = "the paper" if number == 0 else None
+            axes.scatter(
+                places(known, number),
+                [line.printed for line in known],
+                marker="_",
+                color="black",
+                zorder=3,
+                label=label,
+            )
         fewer = {line.labels[0] for line in lines if line.rounds < most}
         names = [f"{name} {FEWER_ROUNDS}" if name in fewer else name for name in defenses]
         axes.set_xticks(range(len(defenses)), names, rotation=15, ha="right")
         axes.grid(axis="x", visible=False)
         axes.set_ylabel("HR@5")
         axes.set_title(grid.title)
-        figure.legend(loc="outside lower center", ncols=len(attacks))
+        figure.legend(loc="outside lower center", ncols=len(attacks) + 1)
         return save(figure, folder, grid.name)
 
 
 def figure3(grid: Grid, completion: Completion, folder: Path) -> list[Path]:
-    """HR@5 under ClusterAttack over the initial number of clusters, adaptive and fixed."""
+    """How much HR@5 falls under ClusterAttack over the initial K, adaptive and fixed; hollow marks are the paper's."""
     lines = lines_of(grid, completion)
     with drawing(5.5, 3.6) as (figure, axes):
         for number, kind in enumerate(("adaptive", "fixed")):
-            own = [line for line in lines if line.labels[0] == kind and line.last]
+            own = [line for line in lines if line.labels[0] == kind and line.change]
+            style = {"color": COLOURS[number], "marker": "os"[number]}
             axes.errorbar(
                 [int(line.labels[1]) for line in own],
-                [line.last.mean for line in own if line.last],
-                yerr=_halves(own, "last"),
-                color=COLOURS[number],
-                marker="os"[number],
+                [-100 * line.change.mean for line in own if line.change],
+                yerr=_percent_halves(own),
                 linestyle=("-", "--")[number],
                 capsize=2,
                 label=f"{kind} K",
+                **style,
             )
-        honest = next((line.last for line in lines if line.labels[0] == "no attack" and line.last), None)
-        if honest:
-            axes.axhline(honest.mean, color=COLOURS[7], linestyle=":", label="no attack")
+            known = [line for line in lines if line.labels[0] == kind and line.printed_change is not None]
+            axes.plot(
+                [int(line.labels[1]) for line in known],
+                [-100 * line.printed_change for line in known if line.printed_change is not None],
+                linestyle=":",
+                fillstyle="none",
+                label=f"{kind} K, the paper",
+                **style,
+            )
         axes.set_xscale("log", base=2)
         ticks = sorted({int(line.labels[1]) for line in lines if line.labels[1]})
         axes.set_xticks(ticks, map(str, ticks))
         axes.set_xlabel("initial K")
-        axes.set_ylabel("HR@5 (last five evaluations)")
+        axes.set_ylabel("decrease of HR@5, % (last five evaluations)")
         axes.set_title(grid.title, fontsize=8)
         axes.legend()
         return save(figure, folder, grid.name)
@@ -102,6 +122,11 @@ def mean_curve(cells: Sequence[Cell], runs: Path) -> tuple[list[int], list[float
     return [point[0]["round"] for point in points], means
 
 
-def _halves(lines: Sequence[Line], name: str = "best") -> Any:
-    halves = [getattr(line, name).half for line in lines]
+def _halves(lines: Sequence[Line]) -> Any:
+    halves = [line.best.half for line in lines if line.best]
     return None if any(half is None for half in halves) else halves
+
+
+def _percent_halves(lines: Sequence[Line]) -> Any:
+    halves = [line.change.half for line in lines if line.change]
+    return None if any(half is None for half in halves) else [100 * (half or 0.0) for half in halves]

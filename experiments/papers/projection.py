@@ -1,8 +1,7 @@
-"""Figure 4: received updates in two dimensions, and how uniformities are distributed."""
+"""Figure 4: received updates in two dimensions, and how their uniformities are distributed, ten rounds a column."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,66 +55,71 @@ def principal_components(inner: Floats, count: int = 2) -> Floats:
     return np.asarray(vectors[:, chosen] * np.sqrt(np.clip(values[chosen], 0, None)))
 
 
-def projected_updates(run: Path) -> Marked | None:
-    """The recorded updates of a run on their first two principal components; ``None`` where none were recorded."""
-    rounds = list(recorded_rounds(run))
-    if not rounds:
+COLUMN = 10
+"""Rounds that a column of the figure shows."""
+
+
+def columns_of(rounds: int) -> list[range]:
+    """The rounds of each column: 1 to 10, 11 to 20, …"""
+    return [range(first, min(first + COLUMN, rounds + 1)) for first in range(1, rounds + 1, COLUMN)]
+
+
+def projected_updates(run: Path, rounds: range) -> Marked | None:
+    """The recorded updates of these rounds on their own first two principal components; ``None`` for no updates."""
+    found = [one for one in recorded_rounds(run) if one.server_round in rounds]
+    if not found:
         return None
-    updates = concat([one.updates for one in rounds])
-    malicious = np.concatenate([np.isin(one.updates.users.numpy(), one.malicious) for one in rounds])
-    return Marked(principal_components(gram(updates, len(rounds[0].model.items))), malicious)
+    updates = concat([one.updates for one in found])
+    malicious = np.concatenate([np.isin(one.updates.users.numpy(), one.malicious) for one in found])
+    return Marked(principal_components(gram(updates, len(found[0].model.items))), malicious)
 
 
-def uniformities(run: Path, first: int = 1) -> Marked:
-    """The uniformity (n,) that UNION measured of each update from round ``first`` on, less its round's median.
-
-    The model becomes more uniform by itself from round to round: only within a round do values compare.
-    """
+def uniformities(run: Path, rounds: range) -> Marked:
+    """The uniformity (n,) that UNION measured of each update of these rounds."""
     values, malicious = list[float](), list[bool]()
     for line in round_lines(run):
         found = line["rules"].get("union")
-        if found is None or line["round"] < first:
+        if found is None or line["round"] not in rounds:
             continue
         guilty = set(line["malicious"])
-        measured = -np.asarray(found["scores"])
-        values += (measured - np.median(measured)).tolist()
+        # A score is how far an update lies below its round's mean.
+        values += (found["mean_uniformity"] - np.asarray(found["scores"])).tolist()
         malicious += [user in guilty for user in seen_users(line, "union")]
     return Marked(np.asarray(values), np.asarray(malicious, dtype=np.bool_))
 
 
 def figure4(grid: Grid, completion: Completion, runs: Path, folder: Path) -> list[Path]:
-    """A column for each of the grid's runs: above the projection, below the densities of uniformities."""
+    """Five columns of ten rounds: updates projected, and densities of uniformities with and without the task."""
     entries = [entry for entry in grid.entries if entry.cells[0] in completion.summaries]
-    paths = list[Path]()
-    for part in ("projection", "uniformity"):
-        with drawing(4.2 * max(len(entries), 1), 3.4, max(len(entries), 1)) as (figure, axes):
-            panels: Sequence[Any] = np.atleast_1d(axes).tolist()
-            for panel, entry in zip(panels, entries, strict=False):
-                cell = entry.cells[0]
-                draw = _draw_projection if part == "projection" else _draw_densities
-                draw(panel, runs / cell.name, cell.rounds)
-                panel.set_title(entry.labels[0], fontsize=9)
-            figure.suptitle(grid.title, fontsize=9)
-            paths += save(figure, folder, f"{grid.name}-{part}")
-    return paths
+    columns = columns_of(min(entry.cells[0].rounds for entry in entries))[:5]
+    with drawing(3 * len(columns), 2.6 * (1 + len(entries)), len(columns), 1 + len(entries)) as (figure, axes):
+        panels: Any = np.asarray(axes).reshape(1 + len(entries), len(columns))
+        for column, rounds in enumerate(columns):
+            panels[0, column].set_title(f"rounds {rounds.start} to {rounds.stop - 1}", fontsize=9)
+            _draw_projection(panels[0, column], runs / entries[0].cells[0].name, rounds)
+            for row, entry in enumerate(entries, 1):
+                _draw_densities(panels[row, column], runs / entry.cells[0].name, rounds)
+        for row, entry in enumerate(entries, 1):
+            panels[row, 0].set_ylabel(f"density\n{entry.labels[0]}", fontsize=8)
+        figure.suptitle(grid.title, fontsize=9)
+        return save(figure, folder, grid.name)
 
 
-def _draw_projection(axes: Any, run: Path, rounds: int) -> None:
-    marked = projected_updates(run)
+def _draw_projection(axes: Any, run: Path, rounds: range) -> None:
+    marked = projected_updates(run, rounds)
     if marked is None:
         return
     for label, chosen, colour, marker in _groups(marked):
         points = marked.values[chosen]
         axes.scatter(points[:, 0], points[:, 1], s=14, c=colour, marker=marker, alpha=0.6, label=label)
     axes.set_xlabel("first component")
-    axes.set_ylabel("second component")
-    axes.legend()
+    axes.legend(fontsize=7)
 
 
-def _draw_densities(axes: Any, run: Path, rounds: int) -> None:
+def _draw_densities(axes: Any, run: Path, rounds: range) -> None:
     from scipy.stats import gaussian_kde
 
-    marked = uniformities(run, rounds - rounds // 10 + 1)
+    marked = uniformities(run, rounds)
     for label, chosen, colour, _ in _groups(marked):
         values = marked.values[chosen]
         if len(values) < 3 or np.ptp(values) == 0:
@@ -125,10 +129,9 @@ def _draw_densities(axes: Any, run: Path, rounds: int) -> None:
         style = "-" if label == "benign" else "--"
         axes.plot(grid, density, style, color=colour, label=f"{label} ({len(values)})")
         axes.fill_between(grid, density, color=colour, alpha=0.15)
-    axes.set_xlabel("uniformity, less its round's median")
-    axes.set_ylabel("density")
+    axes.set_xlabel("uniformity")
     if axes.lines:
-        axes.legend()
+        axes.legend(fontsize=7)
 
 
 def _groups(marked: Marked) -> tuple[tuple[str, Bools, str, str], ...]:

@@ -12,21 +12,22 @@ from rich.console import Console
 from experiments.papers import figures, projection, verdicts
 from experiments.papers.poisoning import poisoning_sheet
 from experiments.papers.poisoning_figure import poisoning_figure
-from experiments.papers.tables import sheet
+from experiments.papers.tables import lines_of, sheet
+from experiments.report.heatmap import heatmap
 from experiments.report.sheet import Sheet
+from experiments.runner import own_grid
 from experiments.runner.cell import Cell
 from experiments.runner.completion import Completion, Place, complete, survey
-from experiments.runner.grid import Grid, Plan
-from experiments.runner.grids import PAPERS, grids_of
+from experiments.runner.grid import Grid
+from experiments.runner.grids import PAPERS
 from server.results.progress import clock
 
 
-def make(names: Sequence[str], plan: Plan, place: Place, output: Path, console: Console, run: bool = True) -> int:
-    """Run what is missing of all the grids named, then write their files; returns the exit status.
+def make(grids: Sequence[Grid], place: Place, output: Path, console: Console, run: bool = True) -> int:
+    """Run what is missing of all the grids, then write their files; returns the exit status.
 
     Without ``run`` only what is there is written.
     """
-    grids = grids_of(names, plan)
     cells = in_order(grids)
     completion = complete(cells, place, console) if run else survey(cells, place.runs)
     for grid in grids:
@@ -66,6 +67,9 @@ def draw(grid: Grid, completion: Completion, runs: Path, output: Path) -> list[P
     """The grid's figures, if it has any and any of its runs is there."""
     if not any(cell in completion.summaries for cell in grid.cells):
         return []
+    if grid.name == own_grid.NAME:
+        lines = [line for line in lines_of(grid, completion) if line.metric == grid.metrics[0]]
+        return heatmap(lines, grid.title, output, grid.name)
     if grid.name == "figure2":
         return figures.figure2(grid, completion, output)
     if grid.name == "figure3":

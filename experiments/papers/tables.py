@@ -58,9 +58,15 @@ def _line(grid: Grid, entry: Entry, metric: str, completion: Completion) -> Line
         last=interval([summary["test_last_five"][metric] for summary in found]),
         change=change,
         printed=printed,
-        printed_change=printed / reference - 1 if printed is not None and reference else None,
+        printed_change=_printed_change(entry, metric, printed, reference),
         problem=problem or (None if found else "not run"),
     )
+
+
+def _printed_change(entry: Entry, metric: str, printed: float | None, reference: float | None) -> float | None:
+    if entry.printed is not None and entry.printed.change is not None:
+        return entry.printed.change if metric == "hr@5" else None
+    return printed / reference - 1 if printed is not None and reference else None
 
 
 def _changes(entry: Entry, baseline: Entry, metric: str, completion: Completion) -> list[float]:

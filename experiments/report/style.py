@@ -32,7 +32,7 @@ SETTINGS: Any = {
 
 
 @contextmanager
-def drawing(width: float, height: float, panels: int = 1) -> Iterator[tuple[Any, Any]]:
+def drawing(width: float, height: float, panels: int = 1, rows: int = 1) -> Iterator[tuple[Any, Any]]:
     """A matplotlib figure in inches and its axes (an array of them for several panels), closed at the end."""
     import matplotlib as mpl
 
@@ -40,7 +40,7 @@ def drawing(width: float, height: float, panels: int = 1) -> Iterator[tuple[Any,
     from matplotlib import pyplot
 
     with mpl.rc_context(SETTINGS):
-        figure, axes = pyplot.subplots(1, panels, figsize=(width, height), layout="constrained")
+        figure, axes = pyplot.subplots(rows, panels, figsize=(width, height), layout="constrained")
         try:
             yield figure, axes
         finally:

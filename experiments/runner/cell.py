@@ -14,14 +14,8 @@ from typing import Any
 from server.config import effective, server_config
 from server.simulation import default_options
 from settings.options import OptionError, Scalar
+from settings.run import declaration
 from strategies.names import names_of
-
-_WHERE = """
-data-dir output-dir run-name engine num-nodes nodes-per-process ray-address cpus-per-node gpus-per-node min-nodes
-node-timeout round-timeout state-dir plugin-dir tracker max-batch-tokens checkpoint-every keep-checkpoints resume
-"""
-WHERE = frozenset(_WHERE.split())
-"""Options that say where and how a run is made; they change none of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ def cell(options: Mapping[str, Scalar]) -> Cell:
     defaults = default_options()
     named = ("dataset", "model", "attack", "defense", "seed", "num-server-rounds")
     completed = {name: defaults[name] for name in named} | dict(options)
-    return Cell(tuple(sorted((name, value) for name, value in completed.items() if name not in WHERE)))
+    return Cell(tuple(sorted((name, value) for name, value in completed.items() if declaration(name).numbers)))
 
 
 @cache
@@ -109,5 +103,5 @@ def finished(wanted: Cell, runs: Path) -> dict[str, Any] | None:
     if summary.get("status") != "completed":
         return None
     asked = effective(server_config({**default_options(), **wanted.options}))
-    compared = set(asked) & set(used) - WHERE
+    compared = [name for name in set(asked) & set(used) if declaration(name).numbers]
     return summary if all(asked[name] == used[name] for name in compared) else None

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from experiments.papers import paper
-from experiments.runner.cell import WHERE
 from experiments.runner.completion import Place
 from experiments.runner.grid import Plan
 from experiments.runner.pool import default_jobs
@@ -14,6 +13,7 @@ from models import MODELS
 from server.simulation import default_options
 from settings import plugins
 from settings.options import OptionError, Scalar
+from settings.run import declaration
 
 SET_OTHERWISE = {
     "dataset": "--dataset",
@@ -85,7 +85,7 @@ def plan_of(asked: argparse.Namespace) -> Plan:
 def place_of(asked: argparse.Namespace) -> Place:
     """Where and how to run it."""
     where: dict[str, Scalar] = {"engine": asked.engine, "num-nodes": 1 if asked.engine == "local" else 0}
-    where |= {name: value for name, value in asked.extra if name in WHERE}
+    where |= {name: value for name, value in asked.extra if not declaration(name).numbers}
     if asked.data_dir:
         where["data-dir"] = str(Path(asked.data_dir).expanduser().absolute())
     if where.get("plugin-dir"):

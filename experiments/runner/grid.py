@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from experiments.papers import paper
-from experiments.runner.cell import WHERE, Cell
+from experiments.runner.cell import Cell
 from settings.options import Scalar
+from settings.run import declaration
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Plan:
     @property
     def changed(self) -> dict[str, Scalar]:
         """The extra options that change numbers."""
-        return {name: value for name, value in self.extra.items() if name not in WHERE}
+        return {name: value for name, value in self.extra.items() if declaration(name).numbers}
 
     def rounds_of(self, defense: str) -> int:
         """How many rounds a run against this defense takes."""

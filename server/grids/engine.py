@@ -6,17 +6,20 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import torch
 from flwr.app import Context
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from models.threads import one_thread
 from server.config import ServerConfig
+from server.grids import ray_access
 from server.grids.freed_memory import keep_freed_memory
-from settings.options import require
+from settings.options import OptionError, require
 from strategies.sparse.side_by_side import use_threads
 
 CLIENT_APP = "client.app:app"
@@ -40,7 +43,10 @@ def open_engine(grid: Grid | None, config: ServerConfig, context: Context, direc
     engine = config.options.engine
     keep_freed_memory()
     with _cores_for_rules():
-        if grid is not None and (engine == "flower" or not is_simulated(grid)):
+        if grid is not None and not is_simulated(grid):
+            yield grid
+        elif grid is not None and engine == "flower":
+            _await_flowers_ray(config.options.ray_address)
             yield grid
         elif engine == "local" or (grid is None and engine == "flower"):
             yield _local(config, context, directory)
@@ -68,18 +74,11 @@ def _kept(context: Context, directory: Path) -> str:
 
 
 def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: Path) -> Iterator[Grid]:
-    import ray
-
-    from server.grids.ray_grid import Placement, RayGrid, start_ray
-
     if grid is not None:
-        # Flower's simulation calls ray.init in a thread of its own at this very moment; a second call would die.
-        _wait_for(ray.is_initialized, RAY_START)
-        _require_cluster(config.options.ray_address)
-    elif ray.is_initialized():
-        _require_same(config.options.ray_address)
-    if not ray.is_initialized():
-        start_ray(config.options.ray_address)
+        _await_flowers_ray(config.options.ray_address)
+    ray_access.start_ray(config.options.ray_address)
+    from server.grids.ray_grid import Placement, RayGrid
+
     nodes = num_nodes(config)
     options = config.options
     placement = Placement(nodes, options.cpus_per_node, options.gpus_per_node, together=options.nodes_per_process)
@@ -104,6 +103,29 @@ def _cores_for_rules() -> Iterator[None]:
         use_threads(1)
 
 
+def _await_flowers_ray(address: str) -> None:
+    """Wait for the Ray of Flower's simulation, and say what is wrong with it.
+
+    Flower calls ray.init in a thread of its own while the ServerApp begins; a second call at that moment would die.
+    """
+    import ray
+
+    named = os.environ.get(ray_access.ADDRESS, "")
+    if named not in ("", "local"):
+        try:
+            ray_access.require_access(ray_access.running_ray(), ray_access.ADDRESS, named)
+        except OptionError:
+            log(
+                WARNING,
+                "Flower waits for that Ray all the same: end the run (flwr stop) and its SuperLink.",
+            )
+            raise
+    _wait_for(ray.is_initialized, RAY_START)
+    _require_cluster(address)
+    if ray.is_initialized():
+        ray_access.warn_of_flowers_ray()
+
+
 def _require_cluster(address: str) -> None:
     """Refuse a run that asks for another Ray than the one that Flower's simulation has connected this process to."""
     import ray
@@ -117,19 +139,6 @@ def _require_cluster(address: str) -> None:
         address,
         f"no address under flwr run, where Flower itself connects to Ray (here: {connected}) before this app is asked. "
         f"Start it as RAY_ADDRESS={address} flwr run …, or call server.simulation.simulate with this option",
-    )
-
-
-def _require_same(address: str) -> None:
-    """Refuse a run that asks for another Ray than the one that this process is connected to already."""
-    import ray
-
-    connected = ray.get_runtime_context().gcs_address
-    require(
-        address in ("", "auto", connected),
-        "ray-address",
-        address,
-        f"{connected}, to which this process is connected already; call ray.shutdown() before a run on another cluster",
     )
 
 

@@ -8,8 +8,6 @@ on others it goes through Ray's object store. Messages, apps and mods are the sa
 from __future__ import annotations
 
 import importlib
-import logging
-import os
 import secrets
 import sys
 import traceback
@@ -230,15 +228,3 @@ class RayGrid(DirectGrid):
             raise OSError("the node is not on this machine")
         packed, place = answer
         return unpacked(packed, None if place is None else read(place))
-
-
-def start_ray(address: str) -> None:
-    """Connect to the cluster at ``address`` ("auto": the running one), or start one on this machine for ""."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(
-        address=address or None,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        ignore_reinit_error=True,
-    )

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from server.results.storage import sync_folder, write_whole
 from settings.options import OptionError
+from settings.run import declaration
 from strategies.server_model import ServerModel
 
 FORMAT = 3
@@ -29,21 +30,7 @@ FORMAT = 3
 FOLDER = "checkpoints"
 """Where a run directory has them."""
 
-MAY_CHANGE = frozenset(
-    {
-        "num-server-rounds", "eval-every", "output-dir", "run-name", "resume", "checkpoint-every", "keep-checkpoints",
-        "data-dir", "plugin-dir", "num-nodes", "nodes-per-process", "ray-address", "cpus-per-node", "gpus-per-node",
-        "min-nodes", "node-timeout", "round-timeout", "min-updates", "quarantine-after", "max-batch-tokens", "download",
-    }
-)  # fmt: skip
-"""Options that say how long, where and how safely a run goes on, not what it is."""
-
-
 State = Mapping[str, Any]
-
-
-FOLLOWS = frozenset({"contrastive-weight"})
-"""Options that may follow from another one, which then is the one to name."""
 
 
 class CheckpointError(ValueError):
@@ -175,8 +162,9 @@ def _model(start: ServerModel, state: State, tensors: Mapping[str, Tensor]) -> S
 
 def refuse_another_run(started: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise ``OptionError`` for the first option that makes this another run than the one that is resumed."""
-    for name in sorted(set(started) & set(now) - MAY_CHANGE, key=lambda name: (name in FOLLOWS, name)):
-        if started[name] != now[name]:
+    # What follows from other options comes last: they are the ones to name.
+    for name in sorted(set(started) & set(now), key=lambda name: (declaration(name).follows, name)):
+        if started[name] != now[name] and not declaration(name).resume:
             raise OptionError(
                 f"{name} = {now[name]!r}: the run that is resumed was started with {started[name]!r}. Give the same "
                 "value, or start a new run without resume."

@@ -7,11 +7,11 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from settings.options import OptionError
+from settings.run import TrackerName
 
-TrackerName = Literal["auto", "none", "tensorboard", "mlflow"]
 Line = Mapping[str, Any]
 
 

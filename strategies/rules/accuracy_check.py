@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models import VALIDATION_SET
 from protocol.updates import Updates
-from settings.options import OptionError, require
+from settings.options import OptionError, option
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
 
 ROUNDING = 1e-9
@@ -21,10 +21,7 @@ ROUNDING = 1e-9
 class AccuracyCheckOptions(RuleOptions):
     """``margin`` χ: by how much accuracy on the server's validation set may be worse; 0.01 is one point."""
 
-    margin: float = 0.01
-
-    def __post_init__(self) -> None:
-        require(0 <= self.margin <= 1, "accuracy-check-margin", self.margin, "between 0 and 1")
+    margin: float = option(0.01, "χ: by how much accuracy may be worse; 0.01 is one point", at_least=0, at_most=1)
 
 
 class AccuracyCheck(Wrapper):

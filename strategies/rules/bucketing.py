@@ -8,19 +8,16 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 from strategies.rule import Aggregate, RuleOptions, ServerView, Verdict, Wrapper
 from strategies.sparse.mixtures import mixtures
 
 
 @dataclass(frozen=True)
 class BucketingOptions(RuleOptions):
-    """``size`` s: how many updates a bucket holds; the last one may hold fewer."""
+    """Options of bucketing."""
 
-    size: int = 2
-
-    def __post_init__(self) -> None:
-        require(self.size >= 1, "bucketing-size", self.size, "at least 1")
+    size: int = option(2, "s: how many updates a bucket holds; the last one may hold fewer", at_least=1)
 
 
 class Bucketing(Wrapper):

@@ -10,30 +10,22 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from settings.options import require
-from strategies.rule import Aggregate, Combiner, RuleOptions, ServerView, Verdict
+from settings.options import option, require
+from strategies.rule import AUTOMATIC, Aggregate, Combiner, RuleOptions, ServerView, Verdict, assumed_attackers
 from strategies.rules.krum import krum_scores, squared_distances
 from strategies.sparse.order_statistics import coordinate_wise, order_statistics, order_sum, ordered_columns
-
-AUTOMATIC = -1
 
 
 @dataclass(frozen=True)
 class BulyanOptions(RuleOptions):
-    """``num_malicious_nodes``: the assumed attackers f; −1: as many as the run expects (0 outside a run).
-
-    ``selection_rule``: ``multi-krum`` takes the θ lowest scores at once, as Flower does; ``krum`` takes the
+    """``selection_rule``: ``multi-krum`` takes the θ lowest scores at once, as Flower does; ``krum`` takes the
     lowest, scores the others again, and so on θ times, as the paper does.
     """
 
-    num_malicious_nodes: int = AUTOMATIC
-    selection_rule: Literal["multi-krum", "krum"] = "multi-krum"
-
-    def __post_init__(self) -> None:
-        f = self.num_malicious_nodes
-        require(
-            f >= AUTOMATIC, "bulyan-num-malicious-nodes", f, "at least 0, or -1 for the number that the run expects"
-        )
+    num_malicious_nodes: int = assumed_attackers()
+    selection_rule: Literal["multi-krum", "krum"] = option(
+        "multi-krum", "multi-krum: the lowest scores at once, as Flower does; krum: one by one, as the paper does"
+    )
 
     def settled(self, clients_per_round: int, num_malicious: int) -> Self:
         f = num_malicious if self.num_malicious_nodes == AUTOMATIC else self.num_malicious_nodes

@@ -8,22 +8,17 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from settings.options import require
+from settings.options import option
 from strategies.rule import Aggregate, Combiner, RuleOptions, ServerView, Verdict
 from strategies.sparse.inner_products import combination, distances_to, inner_products, middle
 
 
 @dataclass(frozen=True)
 class CenteredClippingOptions(RuleOptions):
-    """``threshold`` τ: the furthest pull; 0: the median norm of the round's updates. ``iterations`` L."""
+    """Options of centered clipping."""
 
-    threshold: float = 0.0
-    iterations: int = 3
-
-    def __post_init__(self) -> None:
-        expected = "a positive number, or 0 for the updates' median norm"
-        require(self.threshold >= 0, "centered-clipping-threshold", self.threshold, expected)
-        require(self.iterations >= 1, "centered-clipping-iterations", self.iterations, "at least 1")
+    threshold: float = option(0.0, "τ: the furthest pull; 0: the median norm of the round's updates", at_least=0)
+    iterations: int = option(3, "L: how often the centre moves", at_least=1)
 
 
 class CenteredClipping(Combiner):

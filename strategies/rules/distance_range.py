@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
 from strategies.rules.krum import squared_distances
 
@@ -20,10 +20,7 @@ FEWEST = 4
 class DistanceRangeOptions(RuleOptions):
     """``threshold`` κ: in widths of the others' range; 1 is what an update inside that range cannot exceed."""
 
-    threshold: float = 2.0
-
-    def __post_init__(self) -> None:
-        require(self.threshold > 0, "distance-range-threshold", self.threshold, "a positive number")
+    threshold: float = option(2.0, "κ: how far out, in widths of the others' range", above=0)
 
 
 class DistanceRange(Wrapper):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 from strategies.assumed_attackers import AssumedAttackers
 from strategies.rule import ServerView, Verdict, Wrapper
 from strategies.rules.krum import squared_distances
@@ -18,22 +18,13 @@ from strategies.sparse.sampled_coordinates import sample_coordinates
 
 @dataclass(frozen=True)
 class DivideAndConquerOptions(AssumedAttackers):
-    """Options of DnC beside f, with the authors' values.
-
-    ``iterations``; ``coordinates`` b: how many are drawn in each; ``factor`` c: an iteration drops c·f updates.
-    """
+    """Options of DnC beside f, with the authors' values."""
 
     prefix: ClassVar[str] = "dnc"
 
-    iterations: int = 1
-    coordinates: int = 10_000
-    factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.iterations >= 1, "dnc-iterations", self.iterations, "at least 1")
-        require(self.coordinates >= 1, "dnc-coordinates", self.coordinates, "at least 1")
-        require(self.factor > 0, "dnc-factor", self.factor, "a positive number")
+    iterations: int = option(1, "draws of coordinates", at_least=1)
+    coordinates: int = option(10_000, "b: how many are drawn in each iteration", at_least=1)
+    factor: float = option(1.0, "c: an iteration drops so many times the assumed attackers", above=0)
 
 
 class DivideAndConquer(Wrapper):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from settings.options import require
+from settings.options import option
 from strategies.names import names_of
 
 PREFIX = "fl-wbc"
@@ -20,12 +20,8 @@ class FlWbcOptions:
     the mean of the user's coordinates.
     """
 
-    noise: float = 1e-4
-    threshold: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(self.noise >= 0, "fl-wbc-noise", self.noise, "a number from 0")
-        require(self.threshold >= 0, "fl-wbc-threshold", self.threshold, "a number from 0")
+    noise: float = option(1e-4, "scale of the Laplace noise that benign clients add", at_least=0)
+    threshold: float = option(0.1, "where the estimated curvature is at most so many times its mean", at_least=0)
 
 
 def is_chosen(defense: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from settings.options import require
+from settings.options import option
 from strategies.rule import Aggregate, RuleOptions, ServerView, Verdict, Wrapper
 from strategies.sparse.inner_products import cosines, inner_products, middle
 
@@ -20,12 +20,9 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class FlameOptions(RuleOptions):
-    """``noise`` λ: the noise's standard deviation in units of the updates' median norm; 0: none."""
+    """Options of FLAME."""
 
-    noise: float = 0.001
-
-    def __post_init__(self) -> None:
-        require(self.noise >= 0, "flame-noise", self.noise, "a number from 0")
+    noise: float = option(0.001, "λ: the noise's deviation in units of the updates' median norm; 0: none", at_least=0)
 
 
 class Flame(Wrapper):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from settings.options import require
+from settings.options import option
 from strategies.rule import Aggregate, Combiner, RuleOptions, ServerView, Verdict
 from strategies.sparse.inner_products import combination, cosines, inner_products
 
@@ -18,12 +18,9 @@ MOST = 0.99
 
 @dataclass(frozen=True)
 class FoolsGoldOptions(RuleOptions):
-    """``confidence`` κ: how sharply the logit tells similar users from others."""
+    """Options of FoolsGold."""
 
-    confidence: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.confidence > 0, "fools-gold-confidence", self.confidence, "a positive number")
+    confidence: float = option(1.0, "κ: how sharply similar users are told from others", above=0)
 
 
 class FoolsGold(Combiner):

@@ -8,21 +8,17 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from settings.options import require
+from settings.options import option
 from strategies.rule import Aggregate, Combiner, RuleOptions, ServerView, Verdict
 from strategies.sparse.inner_products import combination, distances_to, inner_products
 
 
 @dataclass(frozen=True)
 class GeometricMedianOptions(RuleOptions):
-    """``iterations`` of Weiszfeld's algorithm; ``smoothing`` ν: smaller distances count as this one."""
+    """Options of the geometric median."""
 
-    iterations: int = 3
-    smoothing: float = 1e-6
-
-    def __post_init__(self) -> None:
-        require(self.iterations >= 1, "geometric-median-iterations", self.iterations, "at least 1")
-        require(self.smoothing > 0, "geometric-median-smoothing", self.smoothing, "a positive number")
+    iterations: int = option(3, "of Weiszfeld's algorithm", at_least=1)
+    smoothing: float = option(1e-6, "ν: smaller distances count as this one", above=0)
 
 
 class GeometricMedian(Combiner):

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Gradient, Updates
-from settings.options import require
-from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
+from settings.options import option, require
+from strategies.rule import AUTOMATIC, RuleOptions, ServerView, Verdict, Wrapper, assumed_attackers
 from strategies.sparse.item_columns import CELLS, Columns, item_columns
 from strategies.sparse.side_by_side import side_by_side
-
-AUTOMATIC = -1
 
 PARTIAL_SUMS = 8
 """Parts in which the inner products are summed, side by side."""
@@ -76,19 +74,15 @@ def krum_scores(distances: Tensor, num_malicious: int) -> Tensor:
 
 @dataclass(frozen=True)
 class KrumOptions(RuleOptions):
-    """Options of Krum and MultiKrum, named as Flower names them.
+    """Options of Krum and MultiKrum, named as Flower names them."""
 
-    ``num_malicious_nodes``: the attackers f assumed in a round; −1: as many as the run expects (0 where the
-    rule stands outside a run). ``num_nodes_to_select``: how many updates MultiKrum keeps; 0: all but f.
-    """
-
-    num_malicious_nodes: int = AUTOMATIC
-    num_nodes_to_select: int = 0
-
-    def __post_init__(self) -> None:
-        f, kept = self.num_malicious_nodes, self.num_nodes_to_select
-        require(f >= AUTOMATIC, "krum-num-malicious-nodes", f, "at least 0, or -1 for the number that the run expects")
-        require(kept >= 0, "krum-num-nodes-to-select", kept, "at least 1, or 0 for all but the assumed attackers")
+    num_malicious_nodes: int = assumed_attackers()
+    num_nodes_to_select: int = option(
+        0,
+        "how many updates multi-krum keeps; 0: all but the assumed attackers'",
+        at_least=0,
+        expected="at least 1, or 0 for all but the assumed attackers",
+    )
 
     def settled(self, clients_per_round: int, num_malicious: int) -> Self:
         f = num_malicious if self.num_malicious_nodes == AUTOMATIC else self.num_malicious_nodes

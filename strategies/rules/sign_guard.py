@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protocol.updates import Updates
-from settings.options import require
+from settings.options import option
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
 from strategies.sparse.inner_products import middle
 from strategies.sparse.mean_shift import largest_cluster
@@ -17,16 +17,11 @@ from strategies.sparse.sampled_coordinates import sample_coordinates
 
 @dataclass(frozen=True)
 class SignGuardOptions(RuleOptions):
-    """``lowest`` and ``highest``: norms in units of the median one; ``coordinates``: the share whose signs count."""
+    """Options of SignGuard."""
 
-    lowest: float = 0.1
-    highest: float = 3.0
-    coordinates: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(0 <= self.lowest <= 1, "sign-guard-lowest", self.lowest, "a number from 0 to 1")
-        require(self.highest >= 1, "sign-guard-highest", self.highest, "a number from 1")
-        require(0 < self.coordinates <= 1, "sign-guard-coordinates", self.coordinates, "above 0 and at most 1")
+    lowest: float = option(0.1, "the shortest usual norm in units of the median one", at_least=0, at_most=1)
+    highest: float = option(3.0, "the longest usual norm in units of the median one", at_least=1)
+    coordinates: float = option(0.1, "the share of all coordinates whose signs count", above=0, at_most=1)
 
 
 class SignGuard(Wrapper):

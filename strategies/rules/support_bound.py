@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models import ITEM_ROWS
 from protocol.updates import Updates, ragged_positions, splits_of
-from settings.options import require
+from settings.options import option
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
 
 SLACK = 1
@@ -23,24 +23,23 @@ SLACK = 1
 class SupportBoundOptions(RuleOptions):
     """What an update may touch, and what happens to one that touches more.
 
-    ``reference``: ``examples`` allows ``rows_per_example`` rows for each training example that the user reports,
-    ``cohort`` allows ``cohort_factor`` times the cohort's median. ``rows_per_example``: 2 for a positive and
-    its negative; 17 with the contrastive task, whose 15 negatives are touched too; 0: what the run's
-    task touches (2 where the rule stands outside a run). ``action``: ``reject``
-    drops the update, ``thin`` keeps a random choice of as many of its rows as are allowed.
+    ``rows_per_example``: 2 for a positive and its negative; 17 with the contrastive task, whose 15 negatives are
+    touched too. Where the rule stands outside a run, 0 is 2.
     """
 
-    reference: Literal["examples", "cohort"] = "examples"
-    rows_per_example: float = 0.0
-    cohort_factor: float = 5.0
-    action: Literal["reject", "thin"] = "reject"
-
-    def __post_init__(self) -> None:
-        per_example = self.rows_per_example
-        require(
-            per_example >= 0, "support-bound-rows-per-example", per_example, "a positive number, or 0 for the task's"
-        )
-        require(self.cohort_factor >= 1, "support-bound-cohort-factor", self.cohort_factor, "at least 1")
+    reference: Literal["examples", "cohort"] = option(
+        "examples", "what bounds an update's rows: its examples, or the median of the cohort"
+    )
+    rows_per_example: float = option(
+        0.0,
+        "of reference examples; 0: what the task touches, 2, with the contrastive task 2 + its negatives",
+        at_least=0,
+        expected="a positive number, or 0 for the task's",
+    )
+    cohort_factor: float = option(5.0, "of reference cohort: times its median", at_least=1)
+    action: Literal["reject", "thin"] = option(
+        "reject", "reject: drop the update; thin: keep a random choice of as many rows as are allowed"
+    )
 
 
 class SupportBound(Wrapper):

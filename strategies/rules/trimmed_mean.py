@@ -7,37 +7,24 @@ from functools import partial
 from typing import Self
 
 from protocol.updates import Gradient, Updates
-from settings.options import require
-from strategies.rule import Combiner, RuleOptions, ServerView
+from settings.options import option, require
+from strategies.rule import AUTOMATIC, Combiner, RuleOptions, ServerView, assumed_attackers
 from strategies.sparse.order_statistics import coordinate_wise, middle_mean
-
-AUTOMATIC = -1
 
 
 @dataclass(frozen=True)
 class TrimmedMeanOptions(RuleOptions):
-    """``beta``: the fraction to cut off of both tails, as Flower names it; −1: cut ``num_malicious_nodes`` values.
+    """Options of TrimmedMean, ``beta`` as Flower names it."""
 
-    ``num_malicious_nodes``: −1: as many as the run expects (0 where the rule stands outside a run).
-    """
-
-    beta: float = -1.0
-    num_malicious_nodes: int = AUTOMATIC
-
-    def __post_init__(self) -> None:
-        beta, f = self.beta, self.num_malicious_nodes
-        require(
-            beta == AUTOMATIC or 0 <= beta < 0.5,
-            "trimmed-mean-beta",
-            beta,
-            "at least 0 and less than 0.5, or -1 to cut as many values as there are assumed attackers",
-        )
-        require(
-            f >= AUTOMATIC,
-            "trimmed-mean-num-malicious-nodes",
-            f,
-            "at least 0, or -1 for the number that the run expects",
-        )
+    beta: float = option(
+        -1.0,
+        "the fraction to cut off of both tails; -1: as many values as there are assumed attackers",
+        at_least=0,
+        below=0.5,
+        also=AUTOMATIC,
+        expected="at least 0 and less than 0.5, or -1 to cut as many values as there are assumed attackers",
+    )
+    num_malicious_nodes: int = assumed_attackers()
 
     def settled(self, clients_per_round: int, num_malicious: int) -> Self:
         f = num_malicious if self.num_malicious_nodes == AUTOMATIC else self.num_malicious_nodes

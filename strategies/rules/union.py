@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models import ITEM_ROWS
 from protocol.updates import Updates
-from settings.options import require
-from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
+from settings.options import option
+from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper, assumed_attackers
 from strategies.server_model import ServerModel
 from strategies.sparse import gap_statistic
 from strategies.sparse.uniformity import uniformities
@@ -20,23 +20,16 @@ from strategies.sparse.uniformity import uniformities
 
 @dataclass(frozen=True)
 class UnionOptions(RuleOptions):
-    """``num_items``: items drawn each round to measure uniformity on; ``gap_draws``: reference samples B.
-
-    ``drop_small_minority``: also drop the smaller cluster, whatever the gap statistic says, where it holds
-    no more than ``num_malicious_nodes`` updates (−1: as many as the run expects). The authors' program does;
-    it needs the attackers' number, which no server knows.
+    """``drop_small_minority``: the authors' program drops the smaller cluster, whatever the gap statistic says, where
+    it holds no more than ``num_malicious_nodes`` updates. It needs the attackers' number, which no server knows.
     """
 
-    num_items: int = 500
-    gap_draws: int = 50
-    drop_small_minority: bool = False
-    num_malicious_nodes: int = -1
-
-    def __post_init__(self) -> None:
-        require(self.num_items >= 2, "union-num-items", self.num_items, "at least 2 items")
-        require(self.gap_draws >= 2, "union-gap-draws", self.gap_draws, "at least 2 draws")
-        f = self.num_malicious_nodes
-        require(f >= -1, "union-num-malicious-nodes", f, "at least 0, or -1 for the number that the run expects")
+    num_items: int = option(500, "items drawn each round to measure uniformity on", at_least=2)
+    gap_draws: int = option(50, "reference samples B of the gap statistic", at_least=2)
+    drop_small_minority: bool = option(
+        False, "also drop the smaller cluster where it has no more updates than there are assumed attackers"
+    )
+    num_malicious_nodes: int = assumed_attackers()
 
     def settled(self, clients_per_round: int, num_malicious: int) -> Self:
         return self if self.num_malicious_nodes >= 0 else replace(self, num_malicious_nodes=num_malicious)

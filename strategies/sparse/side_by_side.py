@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -23,8 +24,30 @@ def use_threads(count: int) -> None:
     while _pool:
         _pool.pop().shutdown(wait=False)
     if count > 1:
-        # Each of them would split its operations again, as if it were alone.
-        _pool.append(ThreadPoolExecutor(count, "rules", torch.set_num_threads, (1,)))
+        _pool.append(_threads(count))
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    """A pool whose threads do not split their operations again, as each would if it were alone.
+
+    What a thread sets also holds for all threads that begin later. So the pool's threads all begin here, and this
+    thread, at the end, sets what held before.
+    """
+    before = torch.get_num_threads()
+    begun = Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        # Torch asks what holds for all when a thread first does something with it, and not again.
+        torch.get_num_threads()
+        begun.wait()
+
+    pool = ThreadPoolExecutor(count, "rules", begin)
+    for _ in range(count):
+        pool.submit(int)
+    begun.wait()
+    torch.set_num_threads(before)
+    return pool
 
 
 def side_by_side(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[Result]:

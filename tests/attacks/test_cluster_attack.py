@@ -19,7 +19,7 @@ from attacks.recommenders.cluster import (
 from attacks.recommenders.kmeans import kmeans
 from attacks.view import AttackerView
 from protocol.requests import GlobalModel
-from settings.options import OptionError
+from settings.options import OptionError, option_name, read
 
 CONTROLLED = [2, 5, 11, 30, 31, 48]
 SELECTED = [5, 30, 48]
@@ -217,4 +217,4 @@ def test_the_model_it_was_sent_is_left_as_it_is() -> None:
 )
 def test_a_wrong_option_is_named(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError, match="cluster-" + next(iter(wrong)).replace("_", "-")):
-        ClusterOptions(**wrong)  # type: ignore[arg-type]
+        read(ClusterOptions, {option_name(name, "cluster"): value for name, value in wrong.items()}, "cluster")

@@ -15,7 +15,7 @@ from torch import Tensor
 from attacks.recommenders.fed_attack import FedAttack
 from attacks.recommenders.label_flip import swapped
 from attacks.view import TrainingPairs
-from client.config import ClientConfig, ClientOptions
+from client.config import ClientConfig
 from client.hosting import ShardHosting
 from client.learners import cohort as cohorts
 from client.learners.cohort import cohort_of, negative_items
@@ -30,6 +30,7 @@ from models.recommenders.sasrec import Shape
 from protocol.admission import Limits, admit
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates
+from settings.run import RunOptions
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHAPE = Shape(dim=8, max_length=12, blocks=2)
@@ -258,7 +259,7 @@ def test_a_node_makes_it_from_its_options_and_no_private_vectors() -> None:
     def private(run: str, dim: int) -> object:
         raise AssertionError("SASRec has no private vectors.")
 
-    options = ClientOptions(model="sasrec", seed=SEED, max_length=SHAPE.max_length)
+    options = RunOptions(model="sasrec", seed=SEED, max_length=SHAPE.max_length)
     everybody = np.ones(len(SHARD), np.bool_)
     hosting = ShardHosting(
         SHARD.users, ~everybody, SHARD.users.astype(np.str_), SHARD.num_users, SHARD.num_items, SHARD, everybody

@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from deploy.certificates import make_certificates
-from deploy.node import NoSlotError, take_slot
 from deploy.processes import Processes, free_ports, wait_until
+from deploy.services import GPU_DEPLOY, main, node_services
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
@@ -56,7 +56,7 @@ def test_compose_accepts_the_file() -> None:
     client = compose_client()
     assert client is not None
     done = subprocess.run(
-        [*client, "-f", str(COMPOSE), "--profile", "gpu", "--profile", "submit", "config"],
+        [*client, "-f", str(COMPOSE), "--profile", "submit", "config"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -90,7 +90,7 @@ def test_the_control_api_is_reached_from_its_own_container_alone() -> None:
     assert not any("9093" in port for port in superlink["ports"])
     for name in ("register", "submit"):
         assert found[name]["network_mode"] == "service:superlink"
-    nodes = set(found["benign"]["networks"]) | set(found["attacker"]["networks"])
+    nodes = set(found["benign-0"]["networks"]) | set(found["attacker-0"]["networks"])
     assert nodes == {"fleet"}
     assert not any("--insecure" in part for service in found.values() for part in service["command"])
 
@@ -108,11 +108,10 @@ def test_secrets_volumes_and_networks_exist() -> None:
 
 
 def test_the_files_of_the_secrets_are_what_the_certificates_script_makes(tmp_path: Path) -> None:
-    make_certificates(tmp_path, nodes=["benign-0"])
+    make_certificates(tmp_path, nodes=["benign-0", "benign-1", "benign-2", "attacker-0"])
     for secret in yaml.safe_load(COMPOSE.read_text())["secrets"].values():
-        path = Path(secret["file"])
-        assert path.parent == Path("deploy/keys")
-        assert (tmp_path / path.name).is_file()
+        path = Path(secret["file"]).relative_to("deploy/keys")
+        assert (tmp_path / path).is_file()
 
 
 def copied() -> list[str]:
@@ -122,11 +121,13 @@ def copied() -> list[str]:
 
 
 def test_every_path_that_the_dockerfile_copies_exists_and_reaches_the_builder() -> None:
-    allowed = [line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    # Of Docker's patterns "**/" is any number of folders, also none; a star of Python's goes through folders.
+    allowed = [line[1:].replace("**/", "") for line in lines if line.startswith("!")]
     for source in copied():
         path = PROJECT / source
         assert path.exists(), source
-        names = [source] if path.is_file() else [f"{source}/{file.name}" for file in path.glob("*.py")]
+        names = [source] if path.is_file() else [str(file.relative_to(PROJECT)) for file in path.rglob("*.py")]
         assert names, source
         for name in names:
             assert any(fnmatch.fnmatch(name, pattern) for pattern in allowed), f"{name} is ignored"
@@ -163,42 +164,50 @@ def test_the_images_requirements_install_into_a_clean_environment(tmp_path: Path
     assert torch is not None
     command = [python, "-m", "pip", "install", "--quiet", "-r", PROJECT / "deploy" / "requirements.txt", torch[1]]
     subprocess.run(command, check=True)
-    program = "import client.answers, client.learners.factorization, server.app, deploy.node, deploy.health, strategies"
+    program = (
+        "import client.answers, client.learners.factorization, server.app, deploy.connect, deploy.health, strategies"
+    )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     subprocess.run([python, "-c", program], cwd=tmp_path, env=environment, check=True)
 
 
-def test_replicas_take_different_slots_and_give_them_back(tmp_path: Path) -> None:
-    held = [take_slot(tmp_path, "benign", 2) for _ in range(2)]
-    assert [index for index, _ in held] == [0, 1]
-    with pytest.raises(NoSlotError, match="All benign nodes from 0 to 1 run here already"):
-        take_slot(tmp_path, "benign", 2)
-    assert take_slot(tmp_path, "attacker", 1)[0] == 0
-    os.close(held[0][1])
-    assert take_slot(tmp_path, "benign", 2)[0] == 0
-    assert take_slot(tmp_path, "benign", 4, first=2)[0] == 2, "another machine's replicas begin elsewhere"
+def folders_and_secrets(service: Service) -> set[str]:
+    """What of a container is not its own: the sources of its volumes and its secrets."""
+    return {volume.split(":")[0] for volume in service.get("volumes", [])} | set(service.get("secrets", []))
 
 
-def test_a_slot_outlives_the_program_that_took_it(tmp_path: Path) -> None:
-    program = (
-        "import os, sys; from pathlib import Path; from deploy.node import take_slot; "
-        "take_slot(Path(sys.argv[1]), 'benign', 1); os.execvp('sleep', ['sleep', '60'])"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=PROJECT)
-    try:
+def test_each_node_has_its_own_key_and_its_own_state_and_nobody_else_s() -> None:
+    whole = yaml.safe_load(COMPOSE.read_text())
+    nodes = {name: service for name, service in services().items() if service["command"][0] == "flower-supernode"}
+    assert set(nodes) == {"benign-0", "benign-1", "benign-2", "attacker-0"}
+    for name, service in nodes.items():
+        assert folders_and_secrets(service) == {"ca.crt", name, f"{name}-state", "data"}
+        assert f"--auth-supernode-private-key=/run/secrets/{name}" in service["command"]
+        assert whole["secrets"][name]["file"] == f"./deploy/keys/nodes/{name}"
+        assert "replicas" not in service["deploy"]
+        others = {f"{name}-state", name}
+        assert not any(others & folders_and_secrets(other) for key, other in services().items() if key != name)
 
-        def taken() -> bool:
-            try:
-                os.close(take_slot(tmp_path, "benign", 1)[1])
-            except NoSlotError:
-                return True
-            return False
 
-        wait_until(taken, 60, "The slot is taken")
-    finally:
-        process.kill()
-        process.wait()
-    assert take_slot(tmp_path, "benign", 1)[0] == 0
+def test_more_nodes_are_like_those_of_the_file() -> None:
+    whole = yaml.safe_load(COMPOSE.read_text())
+    for role, numbers in (("benign", range(3)), ("attacker", range(1))):
+        made = node_services(numbers, role)
+        assert made["services"] == {name: whole["services"][name] for name in made["services"]}
+        assert made["volumes"].items() <= whole["volumes"].items()
+        assert made["secrets"].items() <= whole["secrets"].items()
+
+
+def test_nodes_with_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--first", "3", "--nodes", "2", "--gpu"])
+    made = yaml.safe_load(capsys.readouterr().out)
+    assert list(made["services"]) == ["benign-3", "benign-4"]
+    service = made["services"]["benign-4"]
+    config = service["command"][-1]
+    assert config.startswith('role="benign" partition-id=4 num-partitions=${PARTITIONS:-3} ')
+    assert config.endswith('device="cuda"')
+    assert service["deploy"] == GPU_DEPLOY
+    assert folders_and_secrets(service) == {"ca.crt", "benign-4", "benign-4-state", "${DATA"}
 
 
 class Containers:
@@ -218,8 +227,8 @@ class Containers:
             text = re.sub(rf"(superlink|0\.0\.0\.0|127\.0\.0\.1):{port}\b", f"127.0.0.1:{free}", text)
         text = text.replace("127.0.0.1:9090", f"127.0.0.1:{self._health[name]}")
         places = {
+            **{f"/run/secrets/{node}": self.folder / "keys" / "nodes" / node for node in ("benign-0", "attacker-0")},
             "/run/secrets": self.folder / "keys",
-            "/keys": self.folder / "keys" / "nodes",
             "/state": self.folder / "state" / name,
             "/data": self.folder / "data",
             "/runs": self.folder / "runs",
@@ -285,7 +294,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         containers.start("superexec")
         registered = containers.run("register")
         assert registered.returncode == 0, registered.stderr
-        for name in ("benign", "attacker"):
+        for name in ("benign-0", "attacker-0"):
             containers.start(name)
         yield containers
 
@@ -295,13 +304,13 @@ def test_a_run_goes_through_the_services_as_they_are_written(containers: Contain
     path = containers.folder / "runs" / "run" / "summary.json"
     assert path.exists(), submitted.stdout + submitted.stderr
     assert json.loads(path.read_text())["status"] == "completed"
-    assert "This is benign node 0 of 1." in containers.processes.log("benign")
+    assert any((containers.folder / "state" / "benign-0").iterdir())
 
 
 def test_a_service_that_has_ended_is_not_healthy(containers: Containers) -> None:
-    assert containers.healthy("attacker")
-    containers.processes.stop("attacker")
-    assert not containers.healthy("attacker")
+    assert containers.healthy("attacker-0")
+    containers.processes.stop("attacker-0")
+    assert not containers.healthy("attacker-0")
 
 
 def test_registering_again_changes_nothing(containers: Containers) -> None:

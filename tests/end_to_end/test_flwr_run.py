@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deploy.environment import keep_token, variables
+from deploy.environment import keep_token
+from deploy.startup import variables
 from server.simulation import simulate
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ class Flower:
             "FLWR_HOME": str(home / "flwr"),
             "FLWR_LOCAL_CONTROL_API_PORT": str(port),
             "FLWR_TELEMETRY_ENABLED": "0",
-            **variables(keep_token(home / "ray-token")),
+            **variables(str(keep_token(home / "ray-token"))),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.papers.projection import gram, principal_components, projected_updates, uniformities
+from experiments.papers.projection import columns_of, gram, principal_components, projected_updates, uniformities
 from protocol.updates import make_updates
 
 
@@ -37,17 +37,23 @@ def test_components_are_those_of_the_singular_value_decomposition():
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-8)
 
 
-def test_a_run_is_projected_with_every_update_marked(attacked_run, attacked_rounds):
-    marked = projected_updates(attacked_run)
-    lines = [line for line in attacked_rounds if line["round"] % 2 == 0]
+def test_columns_are_of_ten_rounds_and_the_last_may_be_shorter():
+    assert [(rounds.start, rounds.stop - 1) for rounds in columns_of(25)] == [(1, 10), (11, 20), (21, 25)]
+
+
+def test_the_recorded_updates_of_a_columns_rounds_are_projected_and_marked(attacked_run, attacked_rounds):
+    lines = [line for line in attacked_rounds if line["round"] % 2 == 0 and line["round"] <= 4]
+    marked = projected_updates(attacked_run, range(1, 5))
     assert marked.values.shape == (sum(len(line["users"]) for line in lines), 2)
     assert marked.malicious.sum() == sum(len(line["malicious"]) for line in lines)
+    assert projected_updates(attacked_run, range(1, 2)) is None
 
 
-def test_uniformities_are_taken_against_their_rounds_median(attacked_run, attacked_rounds):
-    marked = uniformities(attacked_run, first=3)
-    sizes = [len(line["users"]) for line in attacked_rounds[2:]]
-    rounds = np.split(marked.values, np.cumsum(sizes)[:-1])
-    assert len(marked.values) == sum(sizes)
-    for values in rounds:
-        assert np.median(values) == pytest.approx(0, abs=1e-12)
+def test_uniformities_are_those_that_union_measured(attacked_run, attacked_rounds):
+    marked = uniformities(attacked_run, range(3, 6))
+    lines = [line for line in attacked_rounds if 3 <= line["round"] < 6]
+    found = np.split(marked.values, np.cumsum([len(line["users"]) for line in lines])[:-1])
+    for values, line in zip(found, lines, strict=True):
+        told = line["rules"]["union"]
+        for name, value in (("min", values.min()), ("mean", values.mean()), ("max", values.max())):
+            assert value == pytest.approx(told[f"{name}_uniformity"], rel=1e-4)

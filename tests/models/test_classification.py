@@ -25,7 +25,7 @@ from models.images.classification import (
 )
 from models.images.lenet import LeNet
 from models.images.resnet import ResNet, resnet8, resnet18
-from settings.options import OptionError
+from settings.options import OptionError, read
 
 
 def _tiny_resnet() -> ResNet:
@@ -163,9 +163,9 @@ def test_federated_averaging_learns_synthetic_images() -> None:
 
 def test_bad_training_options_are_named() -> None:
     with pytest.raises(OptionError, match="local-epochs"):
-        LocalTraining(epochs=0)
+        read(LocalTraining, {"local-epochs": 0}, "local")
     with pytest.raises(OptionError, match="local-learning-rate"):
-        LocalTraining(learning_rate=0.0)
+        read(LocalTraining, {"local-learning-rate": 0.0}, "local")
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])

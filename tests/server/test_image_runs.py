@@ -144,10 +144,6 @@ def test_ray_actors_give_what_this_process_gives(two_nodes: Path, tmp_path: Path
     assert_same(two_nodes, run(tmp_path, {**ATTACKED, "engine": "ray", "num-nodes": 3})[0])
 
 
-def test_changed_rows_of_a_model_without_rows_are_the_whole(two_nodes: Path, tmp_path: Path) -> None:
-    assert_same(two_nodes, run(tmp_path, {**ATTACKED, "download": "changes"})[0])
-
-
 def test_a_resumed_run_is_the_same_run(two_nodes: Path, tmp_path: Path) -> None:
     kept: dict[str, Scalar] = {**ATTACKED, "checkpoint-every": 2, "run-name": "resumed"}
     directory, _ = run(tmp_path, {**kept, "num-server-rounds": 3})

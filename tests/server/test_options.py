@@ -4,41 +4,14 @@ import dataclasses
 
 import pytest
 
-from attacks import ATTACKS_ON, attack_class
-from attacks.images.poison_data import PoisonOptions
-from client.config import ClientOptions, client_config
+from client.config import client_config
 from client.recommend import read_model
 from client.state.about import kept_states, states_of
-from models import MODELS
-from models.images.classification import LocalTraining
-from server.config import ServerOptions, server_config
+from server.config import server_config
+from server.recovery.checkpoint import refuse_another_run
 from server.simulation import default_options, simulate
-from settings.options import OptionError, as_run_config
-from strategies.chain import default_options as rule_options
-
-COMPLETED = {"norm-bound-threshold"}
-"""Options whose default 0 stands for the model's own value."""
-
-
-def test_the_defaults_in_pyproject_are_those_of_the_code() -> None:
-    written = default_options()
-    known = as_run_config(ServerOptions()) | as_run_config(ClientOptions()) | rule_options()
-    known |= as_run_config(LocalTraining(), "local") | as_run_config(PoisonOptions(), "poison")
-    for model in ("mf", "lenet"):
-        for name in ATTACKS_ON[MODELS[model].task]:
-            kind = attack_class(name, model)
-            known |= as_run_config(kind.Options(), kind.prefix)
-    assert set(written) == set(known)
-    assert {name: value for name, value in written.items() if name not in COMPLETED} == {
-        name: value for name, value in known.items() if name not in COMPLETED
-    }
-
-
-def test_server_and_client_agree_on_what_both_read() -> None:
-    server, client = as_run_config(ServerOptions()), as_run_config(ClientOptions())
-    assert {name: server[name] for name in server.keys() & client.keys()} == {
-        name: client[name] for name in server.keys() & client.keys()
-    }
+from settings.options import OptionError
+from settings.run import RunOptions
 
 
 @pytest.mark.parametrize(
@@ -126,7 +99,7 @@ def test_a_run_name_cannot_lead_out_of_the_state_directory() -> None:
 
 def test_groups_of_options_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        ServerOptions().seed = 1  # type: ignore[misc]
+        RunOptions().seed = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("slip", ["partition_id", "num-partition", "dataa"])
@@ -134,3 +107,19 @@ def test_a_nodes_option_that_does_not_exist_is_named(slip: str) -> None:
     """Ignored, it would make the node host everybody, or the public data instead of its own."""
     with pytest.raises(OptionError, match=f"--node-config = '{slip}': expected one of partition-id, num-partitions"):
         client_config(default_options(), {slip: 1})
+
+
+def test_a_resume_may_change_where_a_run_goes_on_and_nothing_else() -> None:
+    started = {"min-nodes": 2, "seed": 0, "cluster-clusters": 2, "of-an-older-version": 1}
+    refuse_another_run(started, {"min-nodes": 3, "seed": 0, "cluster-clusters": 2, "of-a-newer-version": 1})
+    for name in ("seed", "cluster-clusters"):
+        with pytest.raises(OptionError, match=f"^{name} = 7: the run that is resumed was started with"):
+            refuse_another_run(started, {**started, name: 7})
+
+
+def test_a_refused_resume_names_the_option_that_was_changed_before_what_follows_from_it() -> None:
+    started = {"defense": "none", "model": "mf", "contrastive-weight": 0.0, "learning-rate": 0.002}
+    with pytest.raises(OptionError, match=r"^defense = "):
+        refuse_another_run(started, {**started, "defense": "union", "contrastive-weight": 1.0})
+    with pytest.raises(OptionError, match=r"^model = "):
+        refuse_another_run(started, {**started, "model": "sasrec", "learning-rate": 0.001})

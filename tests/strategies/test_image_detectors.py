@@ -9,9 +9,10 @@ from torch import Tensor
 
 from protocol.updates import Updates, make_updates
 from settings.options import OptionError
+from strategies.chain import compose
 from strategies.rule import ServerView
 from strategies.rules.accuracy_check import AccuracyCheck
-from strategies.rules.distance_range import DistanceRange, DistanceRangeOptions, range_scores
+from strategies.rules.distance_range import DistanceRange, range_scores
 from strategies.server_model import ServerModel
 
 
@@ -123,4 +124,4 @@ def test_identical_updates_do_not_divide_by_nothing() -> None:
 
 def test_a_threshold_must_be_positive() -> None:
     with pytest.raises(OptionError, match="distance-range-threshold"):
-        DistanceRangeOptions(threshold=0.0)
+        compose("distance-range", {"distance-range-threshold": 0.0}, 10, 0.1)

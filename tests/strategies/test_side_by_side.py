@@ -1,6 +1,7 @@
 """Pieces of a rule's work on several threads: the same numbers, to the bit, as on one."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -36,6 +37,20 @@ def test_results_are_in_order_and_errors_come_out() -> None:
         assert side_by_side(lambda piece: piece * 2, range(20)) == [piece * 2 for piece in range(20)]
         with pytest.raises(ZeroDivisionError):
             side_by_side(lambda piece: 1 // (piece - 3), range(5))
+
+
+def test_only_the_pool_s_own_threads_are_kept_to_one_torch_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        use_threads(4)
+        assert side_by_side(lambda _: torch.get_num_threads(), range(20)) == [1] * 20
+        use_threads(1)
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_rules_give_the_same_bits_on_any_number_of_threads() -> None:

@@ -1,0 +1,45 @@
+"""A grid of one's own as a heat map: how much each attack changes a metric under each defense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.papers.tables import Line
+from experiments.report.style import drawing, save
+
+WORST = 50.0
+"""Percent of change at which the colours end."""
+
+
+def heatmap(lines: Sequence[Line], title: str, folder: Path, name: str) -> list[Path]:
+    """A panel for each data set and model, a row for each defense, a column for each attack; cells in percent.
+
+    ``lines`` have the labels (data set, model, defense, attack); those without a change are left blank.
+    """
+    panels = list(dict.fromkeys(line.labels[:2] for line in lines))
+    defenses = list(dict.fromkeys(line.labels[2] for line in lines))
+    attacks = list(dict.fromkeys(line.labels[3] for line in lines if line.change))
+    if not attacks:
+        return []
+    with drawing((1.6 + 0.9 * len(attacks)) * len(panels), 1.4 + 0.4 * len(defenses), len(panels)) as (figure, axes):
+        drawn: list[Any] = np.atleast_1d(axes).tolist()
+        for panel, labels in zip(drawn, panels, strict=True):
+            changes = np.full((len(defenses), len(attacks)), np.nan)
+            for line in lines:
+                if line.labels[:2] == labels and line.change:
+                    changes[defenses.index(line.labels[2]), attacks.index(line.labels[3])] = 100 * line.change.mean
+            panel.imshow(changes, cmap="RdBu", vmin=-WORST, vmax=WORST, aspect="auto")
+            for (row, column), change in np.ndenumerate(changes):
+                if np.isfinite(change):
+                    colour = "white" if abs(change) > 0.7 * WORST else "black"
+                    panel.text(column, row, f"{change:+.0f} %", ha="center", va="center", color=colour, fontsize=8)
+            panel.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right")
+            panel.set_yticks(range(len(defenses)), defenses)
+            panel.grid(visible=False)
+            panel.set_title(" / ".join(labels), fontsize=8)
+        figure.suptitle(title, fontsize=9)
+        return save(figure, folder, name)
