@@ -42,13 +42,17 @@ def mixtures(updates: Updates, weights: Tensor, users: Tensor) -> Updates:
     width = max(1, CELLS // (max(count, len(updates)) * max(dim, 1)))
     blocks = torch.split(torch.arange(num_items), width) if num_items else ()
     side_by_side(mix, blocks)
-    examples = (weights @ updates.num_examples.to(weights.dtype)).round().clamp(min=1)
     return Updates(
         users=users,
-        num_examples=examples.to(torch.int64),
+        num_examples=mean_examples(updates, weights),
         row_splits=splits,
         items=reached.nonzero()[:, 1],
         rows=rows,
         shared=share.to(updates.shared.dtype) @ updates.shared,
         l2_share=share.to(updates.l2_share.dtype) @ updates.l2_share,
     )
+
+
+def mean_examples(updates: Updates, weights: Tensor) -> Tensor:
+    """(m,) int64: the mean number of examples of each mixture's members, for weights (m, n)."""
+    return (weights @ updates.num_examples.to(weights.dtype)).round().clamp(min=1).to(torch.int64)

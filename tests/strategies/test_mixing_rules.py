@@ -78,6 +78,17 @@ def test_a_rule_behind_nnm_judges_the_mixtures(shape: Shape, f: int, weight_deca
     assert_close(whole(rule.aggregate(updates, view(model)).gradient, model), mean_around_median(mixed, f))
 
 
+@given(shape=shapes(), f=st.integers(0, 3), weight_decay=st.sampled_from([0.0, 0.5]))
+@each_rule
+def test_before_the_mean_nnm_is_the_mean_of_the_mixtures(shape: Shape, f: int, weight_decay: float) -> None:
+    updates, model = random_updates(shape), model_of(shape, weight_decay)
+    rule = NearestNeighborMixing(options=MixingOptions(num_malicious_nodes=f))
+    mixed, _ = rule.judge(updates, view(model))
+    weights = mixed.num_examples.numpy() / mixed.num_examples.sum().item()
+    matrix = dense(mixed, shape.num_items, model.common)
+    assert_close(whole(rule.aggregate(updates, view(model)).gradient, model), weights @ matrix)
+
+
 @given(shape=shapes(), size=st.integers(1, 5), seed=st.integers(0, 99))
 @each_rule
 def test_buckets_are_a_partition_of_the_users_and_hand_on_means(shape: Shape, size: int, seed: int) -> None:
