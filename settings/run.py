@@ -92,7 +92,7 @@ class RunOptions:
     attack_examples: Literal["honest", "median", "cap"] = option(
         "honest",
         "how many examples they claim: honest; median: as the attacker's users have; cap: max-examples",
-        read_by="both",
+        read_by="node",
     )
 
     defense: str = option(
@@ -159,7 +159,9 @@ class RunOptions:
         600.0, "seconds to wait for a round's replies", at_least=0, resume=True, numbers=False
     )
     min_updates: int = option(1, "a round with fewer valid updates is skipped", at_least=1, resume=True)
-    max_examples: int = option(1_000_000, "the largest weight that a user may claim", at_least=1, below=1 << 31)
+    max_examples: int = option(
+        1_000_000, "the largest weight that a user may claim", at_least=1, below=1 << 31, read_by="both"
+    )
     upload_dtype: UploadDtype = option("float32", "what updates travel in: float32, float16, bfloat16 (docs/scale.md)")
     quarantine_after: int = option(
         0,

@@ -19,7 +19,9 @@ from protocol.updates import Updates
 
 AssumedRule = Literal["none", "mean", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median"]
 
-SEARCHED = "a rule against which the factor is searched instead, up to 100"
+SEARCHED = (
+    "none; or search the factor, up to 100, against mean, median, trimmed-mean, krum, multi-krum or geometric-median"
+)
 """What the option ``assumed_rule`` of an attack means."""
 
 MOST_COORDINATES = 20_000
