@@ -34,6 +34,7 @@ class Stream(IntEnum):
     LOCAL_NOISE = 14
     VALIDATION = 15
     LOCAL_ATTACK = 16
+    SERVER_BATCHES = 17
 
 
 def generator(seed: int, stream: Stream, server_round: int = 0, user: int = 0) -> np.random.Generator:

@@ -17,8 +17,14 @@ ATTACKS = {
     "gaussian": "attacks.updates.gaussian:Gaussian",
     "lie": "attacks.updates.lie:Lie",
     "fang": "attacks.updates.fang:Fang",
+    "ipm": "attacks.updates.inner_product_manipulation:InnerProductManipulation",
+    "sign-flip": "attacks.updates.sign_flip:SignFlip",
+    "min-max": "attacks.updates.distance_bounded:MinMax",
+    "min-sum": "attacks.updates.distance_bounded:MinSum",
+    "mimic": "attacks.updates.mimic:Mimic",
     "cluster": "attacks.recommenders.cluster:ClusterAttack",
     "cluster+cl": "attacks.recommenders.cluster:ClusterAttackWithContrast",
+    "cluster-uniform": "attacks.recommenders.uniform_cluster:UniformClusterAttack",
 }
 """Attacks on recommenders by name. A user's own is given as ``my_module:MyAttack``."""
 
@@ -30,6 +36,11 @@ IMAGE_ATTACKS = {
     "gaussian": "attacks.updates.gaussian:Gaussian",
     "lie": "attacks.updates.lie:Lie",
     "fang": "attacks.updates.fang:Fang",
+    "ipm": "attacks.updates.inner_product_manipulation:InnerProductManipulation",
+    "sign-flip": "attacks.updates.sign_flip:SignFlip",
+    "min-max": "attacks.updates.distance_bounded:MinMax",
+    "min-sum": "attacks.updates.distance_bounded:MinSum",
+    "mimic": "attacks.updates.mimic:Mimic",
 }
 """Attacks on image classifiers by name."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import draws
 from attacks.attack import Attack, is_attacked
+from attacks.claimed_examples import Claim, claiming
 from attacks.view import Alteration, AttackerView, HonestTraining
 from draws import Stream
 from protocol.messages import read_model, read_own_reply, read_train_request, train_reply_content
@@ -24,7 +25,8 @@ class Attacker:
     """What an attacker's node brings along.
 
     ``controlled`` (m,) int64: its malicious users, in ascending order; it attacks in rounds ``start`` to
-    ``stop``, 0 for no end. ``training``: honest training at a model; ``save``: keep the attack's state.
+    ``stop``, 0 for no end. ``training``: honest training at a model; ``save``: keep the attack's state; ``claim``: the
+    number of examples that its users say they have, ``max_examples`` being the most that the server admits.
     """
 
     attack: Attack
@@ -36,6 +38,8 @@ class Attacker:
     stop: int
     training: Callable[[GlobalModel, TrainRequest], HonestTraining]
     save: Callable[[dict[str, float]], None]
+    claim: Claim = "honest"
+    max_examples: int = 1_000_000
 
     def attacks_in(self, server_round: int) -> bool:
         """Whether it poisons in this round."""
@@ -60,12 +64,14 @@ def poisoning(attacker_of: Callable[[Context, TrainRequest], Attacker | None]) -
         if not len(selected):
             return call_next(message, context)
         # Before the app steps the users' private vectors: the attack trains with them as they are in this round.
-        poisoned = attacker.attack.poison(view_of(attacker, read_model(message.content), request, selected))
+        view = view_of(attacker, read_model(message.content), request, selected)
+        poisoned = attacker.attack.poison(view)
         if not torch.equal(poisoned.users, selected):
             raise ValueError(
                 f"{type(attacker.attack).__name__} answered for the users {poisoned.users[:10].tolist()}. "
                 f"Expected one update for each of {selected[:10].tolist()}, in this order."
             )
+        poisoned = claiming(poisoned, attacker.claim, view, attacker.max_examples)
         reply = call_next(message, context)
         if not reply.has_content():
             return reply

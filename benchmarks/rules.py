@@ -1,7 +1,7 @@
 """Server milliseconds of every defense on cohorts shaped like real ones: ``python -m benchmarks.rules``.
 
 Each repetition runs every defense once, so that ratios to the plain mean compare what ran side by side.
-Imports neither flwr nor ray.
+``--byzfl`` measures the rules that ByzFL has too beside ByzFL's, on dense updates. Imports neither flwr nor ray.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
+from types import ModuleType
 
 import numpy as np
 import torch
 
+from benchmarks.byzfl import MISSING, aggregators
 from benchmarks.cohorts import cohort, table
-from protocol.updates import Gradient, Updates
+from protocol.updates import Gradient, Updates, make_updates
 from strategies.chain import compose
 from strategies.rule import Rule, ServerView
 from strategies.server_model import ServerModel
@@ -37,6 +39,16 @@ DEFENSES = {
     "per-item-trimmed-mean": 150,
     "per-item-median": 150,
     "per-item-krum": 150,
+    "geometric-median": 60,
+    "centered-clipping": 60,
+    "meamed": 60,
+    "nnm": 60,
+    "nnm+trimmed-mean": None,
+    "bucketing": 60,
+    "dnc": 60,
+    "flame": 60,
+    "fools-gold": 60,
+    "sign-guard": 60,
     "union+norm-bound": None,
     "union+multi-krum": None,
 }
@@ -56,7 +68,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of all cores together, on a busy machine")
+    parser.add_argument("--byzfl", action="store_true", help="beside ByzFL's rules on dense matrices, one thread each")
     arguments = parser.parse_args()
+    if arguments.byzfl:
+        beside_byzfl(arguments.repeats)
+        return
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     device = torch.device(arguments.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
@@ -85,6 +101,69 @@ def measure(name: str, updates: Updates, model: ServerModel, repeats: int, clock
         bar = DEFENSES[defense] if name.startswith("ml-1m") else None
         milliseconds = statistics.median(times) * 1e3, min(times) * 1e3
         print(f"{defense:24}{milliseconds[0]:11.1f}{milliseconds[1]:11.1f}{ratio:9.1f}{bar or '':>9}")
+
+
+DENSE = ((64, 65_536), (80, 65_536))
+"""Clients and coordinates of the dense matrices."""
+
+
+def beside_byzfl(repeats: int) -> None:
+    """Print the medians of both, and the median of the ratios within a repetition, on 32-bit torch tensors."""
+    module = aggregators()
+    if module is None:
+        print(MISSING)
+        return
+    torch.set_num_threads(1)
+    for n, width in DENSE:
+        matrix = torch.randn(n, width, generator=torch.Generator().manual_seed(0))
+        f = n // 10
+        theirs = byzfl_rules(module, f)
+        options = {"centered-clipping-threshold": 200.0, "geometric-median-smoothing": 0.1}
+        updates, model = dense_updates(matrix)
+        print(f"\n{n} dense updates of {width} coordinates, f = {f}, one thread, {repeats} repetitions")
+        print(f"{'rule':24}{'ours ms':>11}{'ByzFL ms':>11}{'ours / ByzFL':>14}")
+        for name, combine in theirs.items():
+            rule = compose(name, options, n, f / n)
+            pairs = []
+            for _ in range(repeats + 1):
+                copied = matrix.clone()
+                start = time.perf_counter()
+                combine(copied)
+                other = time.perf_counter() - start
+                pairs.append((timed(rule, updates, model, time.perf_counter), other))
+            ours, byzfl = zip(*pairs[1:], strict=True)
+            ratio = statistics.median(mine / other for mine, other in pairs[1:])
+            print(f"{name:24}{statistics.median(ours) * 1e3:11.1f}{statistics.median(byzfl) * 1e3:11.1f}{ratio:14.2f}")
+
+
+def byzfl_rules(module: ModuleType, f: int) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """ByzFL's aggregators under the names of the rules here."""
+    return {
+        "trimmed-mean": module.TrMean(f),
+        "median": module.Median(),
+        "krum": module.Krum(f),
+        "multi-krum": module.MultiKrum(f),
+        "geometric-median": module.GeometricMedian(0.1, 3),
+        "centered-clipping": module.CenteredClipping(L=3, tau=200.0),
+        "meamed": module.Meamed(f),
+        "nnm": lambda rows: module.NNM(f)(rows).mean(0),
+        "nnm+trimmed-mean": lambda rows: module.TrMean(f)(module.NNM(f)(rows)),
+        "bucketing+median": lambda rows: module.Median()(module.Bucketing(2)(rows)),
+    }
+
+
+def dense_updates(matrix: torch.Tensor, dim: int = 64) -> tuple[Updates, ServerModel]:
+    """Updates that send every row of a table with so many columns, and a model of that size."""
+    n, num_items = len(matrix), matrix.shape[1] // dim
+    updates = make_updates(
+        users=torch.arange(n),
+        num_examples=torch.ones(n, dtype=torch.int64),
+        row_splits=torch.arange(n + 1) * num_items,
+        items=torch.arange(num_items).repeat(n),
+        rows=matrix.reshape(n * num_items, dim),
+    )
+    items = torch.zeros(num_items, dim)
+    return updates, ServerModel.start(items, items.new_zeros(0), learning_rate=1.0, weight_decay=0.0)
 
 
 def timed(rule: Rule, updates: Updates, model: ServerModel, clock: Clock) -> float:

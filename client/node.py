@@ -67,6 +67,8 @@ class Node:
             stop=options.attack_stop,
             training=self._honest_training,
             save=lambda state: self._save_attack(request, state),
+            claim=options.attack_examples,
+            max_examples=options.max_examples,
         )
 
     def defender(self) -> WhiteBloodCells | None:

@@ -8,11 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import draws
 from attacks.images.poison_data import PoisonOptions, main_task_test, poison_for_testing
 from data.images.files import image_set
 from data.images.image_set import Examples, allot
 from data.texts import Texts
-from models.images.classification import Classifier, accuracy, assess, initial_vector, make_classifier
+from draws import Stream
+from models.images.classification import (
+    Classifier,
+    LocalTraining,
+    accuracy,
+    assess,
+    initial_vector,
+    make_classifier,
+    train,
+)
 from models.threads import one_thread
 from protocol.requests import GlobalModel
 from server.config import ServerConfig
@@ -25,7 +35,7 @@ class TestBench:
     """What the server judges a model by.
 
     ``validation``: training images that no client has; ``test``: the data set's test images; ``poison``: inputs with
-    the label that an attacker wants for them, there whether anybody attacks or not.
+    the label that an attacker wants for them, there whether anybody attacks or not. ``training``: how clients train.
     """
 
     catalogue: Catalogue
@@ -35,6 +45,8 @@ class TestBench:
     test: Examples
     poison: Examples
     notice: str
+    training: LocalTraining
+    seed: int
 
     @staticmethod
     def of_run(config: ServerConfig) -> TestBench:
@@ -53,12 +65,20 @@ class TestBench:
             test=main_task_test(data, poison, options.seed),
             poison=poison_for_testing(data, poison, options.seed),
             notice=data.notice,
+            training=read(LocalTraining, config.run_config, "local"),
+            seed=options.seed,
         )
 
     def accuracy(self, vector: Tensor) -> float:
         """Of a model (p,) on the validation images."""
         with one_thread():
             return accuracy(self.classifier, vector, self.validation)
+
+    def own_update(self, vector: Tensor, server_round: int) -> Tensor:
+        """(p,) what training on the validation images changes of a model (p,), done as a client would do it."""
+        generator = draws.generator(self.seed, Stream.SERVER_BATCHES, server_round)
+        with one_thread():
+            return train(self.classifier, vector, self.validation, self.training, generator) - vector
 
     def metrics(self, vector: Tensor) -> dict[str, dict[str, float]]:
         """Accuracy and loss by part; in ``test`` also the share of poison inputs that get the target's label."""

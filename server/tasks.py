@@ -32,7 +32,8 @@ class Task:
     ``catalogue``: who may take part; ``first``: the global model before the first round, and ``optimizer`` what steps
     it; ``counts``: the lengths of what nodes count in an evaluation, none where the server needs no node for it;
     ``metrics`` makes metrics by part (``valid``, ``test``) of the counts' totals and the model; the best round has the
-    highest ``selection`` on ``valid``; ``shown``: test metrics that progress tells; ``accuracy``: see ``ServerView``;
+    highest ``selection`` on ``valid``; ``shown``: test metrics that progress tells; ``accuracy``
+    and ``own_update``: see ``strategies.fedrec.Settings``;
     ``notice``: what whoever reads a result of this data must know.
     """
 
@@ -44,6 +45,7 @@ class Task:
     shown: tuple[str, ...]
     optimizer: Optimizer = "adam"
     accuracy: Callable[[Tensor], float] | None = None
+    own_update: Callable[[Tensor, int], Tensor] | None = None
     notice: str = ""
 
 
@@ -103,6 +105,7 @@ def _classification(config: ServerConfig) -> Task:
         shown=("accuracy", "attack_success"),
         optimizer="sgd",
         accuracy=bench.accuracy,
+        own_update=bench.own_update,
         notice=bench.notice,
     )
 

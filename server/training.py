@@ -83,6 +83,7 @@ class Training:
             quarantine_after=options.quarantine_after,
             upload_dtype=options.upload_dtype,
             accuracy=task.accuracy,
+            own_update=task.own_update,
         )
         self._strategy = FedRec(found.model if found else model, population, config.rule(), settings)
         self._tally = Tally()

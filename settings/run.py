@@ -88,7 +88,8 @@ class RunOptions:
 
     attack: str = option(
         "none",
-        "none, label-flip, gaussian, lie, fang; of recommenders fed-attack, cluster, cluster+cl; of images "
+        "none, label-flip, gaussian, lie, fang, ipm, sign-flip, min-max, min-sum, mimic; of recommenders fed-attack, "
+        "cluster, cluster+cl, cluster-uniform; of images "
         'deep-poisoning, backdoor, alternating-minimization; or "my_module:MyAttack"',
         topic="Who attacks",
         read_by="both",
@@ -96,6 +97,11 @@ class RunOptions:
     malicious_fraction: float = option(0.01, "the attacker's share of the users", at_least=0, below=1, read_by="both")
     attack_start: int = option(1, "the first round in which malicious users poison", read_by="both")
     attack_stop: int = option(0, "the last round in which they do; 0: no end", at_least=0, read_by="both")
+    attack_examples: Literal["honest", "median", "cap"] = option(
+        "honest",
+        "how many examples they claim: honest; median: as the attacker's users have; cap: max-examples",
+        read_by="node",
+    )
 
     defense: str = option(
         "none",
@@ -166,6 +172,7 @@ class RunOptions:
         "a user that claims more is dropped; nobody weighs more than there are items",
         at_least=1,
         below=1 << 31,
+        read_by="both",
     )
     value_bound: float = option(
         24.0,

@@ -6,12 +6,22 @@ require_own(__name__)
 
 from strategies.rule import Mean, Rule
 from strategies.rules.accuracy_check import AccuracyCheck
+from strategies.rules.bucketing import Bucketing
 from strategies.rules.bulyan import Bulyan
+from strategies.rules.centered_clipping import CenteredClipping
 from strategies.rules.distance_range import DistanceRange
+from strategies.rules.divide_and_conquer import DivideAndConquer
+from strategies.rules.flame import Flame
+from strategies.rules.fltrust import FlTrust
+from strategies.rules.fools_gold import FoolsGold
+from strategies.rules.geometric_median import GeometricMedian
 from strategies.rules.krum import Krum, MultiKrum
+from strategies.rules.meamed import Meamed
 from strategies.rules.median import Median
+from strategies.rules.nearest_neighbor_mixing import NearestNeighborMixing
 from strategies.rules.norm_bound import NormBound
 from strategies.rules.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
+from strategies.rules.sign_guard import SignGuard
 from strategies.rules.support_bound import SupportBound
 from strategies.rules.trimmed_mean import TrimmedMean
 from strategies.rules.union import Union
@@ -31,6 +41,16 @@ RULES: dict[str, type[Rule]] = {
     "support-bound": SupportBound,
     "accuracy-check": AccuracyCheck,
     "distance-range": DistanceRange,
+    "geometric-median": GeometricMedian,
+    "centered-clipping": CenteredClipping,
+    "meamed": Meamed,
+    "nnm": NearestNeighborMixing,
+    "bucketing": Bucketing,
+    "dnc": DivideAndConquer,
+    "flame": Flame,
+    "fools-gold": FoolsGold,
+    "sign-guard": SignGuard,
+    "fltrust": FlTrust,
 }
 
 CLIENT_SIDE = frozenset({"fl-wbc"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -33,7 +34,8 @@ class Settings:
     updates leaves the model as it is; ``eval_users``: how many benign users an evaluation asks, 0 for all;
     ``quarantine_after``: a node that failed or had a user rejected in so many of its rounds in a row is not asked
     again, 0 for never; ``upload_dtype``: what updates travel in;
-    ``accuracy``: of shared parameters (p,) on the server's validation set, where it has one.
+    ``accuracy``: of shared parameters (p,) on the server's validation set, where it has one;
+    ``own_update``: what training on that set makes of them in a round, as a difference (p,).
     """
 
     run: str
@@ -48,6 +50,7 @@ class Settings:
     quarantine_after: int = 0
     upload_dtype: UploadDtype = "float32"
     accuracy: Callable[[Tensor], float] | None = None
+    own_update: Callable[[Tensor, int], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,14 @@ class FedRec(Strategy):
         if intake.updates is not None and count >= self.settings.min_updates:
             generator = draws.generator(self.settings.seed, Stream.RULE, server_round)
             settings = self.settings
+            own = settings.own_update
             view = ServerView(
-                server_round, self.model, settings.clients_per_round, generator, accuracy=settings.accuracy
+                server_round,
+                self.model,
+                settings.clients_per_round,
+                generator,
+                accuracy=settings.accuracy,
+                own_update=None if own is None else partial(own, self.model.shared, server_round),
             )
             within = bounded(intake.updates, settings.value_bound, self.model)
             aggregate, skipped = self.rule.aggregate(within.updates, view), ""

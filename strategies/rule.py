@@ -20,7 +20,8 @@ class ServerView:
     """What a rule may look at beside the updates.
 
     ``clients_per_round``: how many users were asked. ``generator`` depends on (seed, round) alone.
-    ``accuracy``: shared parameters (p,) to accuracy on the server's validation set, where there is one.
+    ``accuracy``: shared parameters (p,) to accuracy on the server's validation set, where there is one; ``own_update``:
+    the update (p,) that training on that set gives from the round's model.
     """
 
     server_round: int
@@ -28,6 +29,7 @@ class ServerView:
     clients_per_round: int
     generator: np.random.Generator
     accuracy: Callable[[Tensor], float] | None = None
+    own_update: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,24 @@ import math
 from dataclasses import dataclass
 
 from scipy.stats import norm
+from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
+from attacks.updates.line_search import SEARCHED, AssumedRule, best_factor
 from attacks.view import AttackerView
 from protocol.updates import Updates
 from settings.options import option, require
 
+LARGEST_Z = 100.0
+
 
 @dataclass(frozen=True)
 class LieOptions:
-    """``z``: how many deviations the upload lies from the mean; 0 takes the largest that the formula allows."""
+    """Options of LIE; z is as large as the formula allows, as it is set, or searched for (see ``line_search``)."""
 
     z: float = option(0.0, "deviations from the mean; 0: the paper's formula")
+    assumed_rule: AssumedRule = option("none", SEARCHED)
 
 
 class Lie(Attack):
@@ -29,10 +34,19 @@ class Lie(Attack):
 
     def poison(self, view: AttackerView) -> Updates:
         """The same update for every selected user."""
-        mean, deviation = honest_moments(view.sample_honest())
-        z = self.options.z or largest_z(view.clients_per_round, view.expected_malicious)
+        sample = view.sample_honest()
+        mean, deviation = honest_moments(sample)
+        if self.options.assumed_rule != "none":
+            z = best_factor(view, sample, self.options.assumed_rule, shifted_mean, LARGEST_Z)
+        else:
+            z = self.options.z or largest_z(view.clients_per_round, view.expected_malicious)
         rows, shared = mean.rows - z * deviation.rows, mean.shared - z * deviation.shared
         return poisoned_updates(view.honest, Coordinates(mean.items, rows, shared))
+
+
+def shifted_mean(honest: Tensor, count: int, z: float) -> Tensor:
+    """(count, D): μ − z·σ of (n, D)."""
+    return (honest.mean(0) - z * honest.std(0, correction=0)).expand(count, -1)
 
 
 def supporters_needed(clients: int, malicious: int) -> int:

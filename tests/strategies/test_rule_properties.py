@@ -25,11 +25,20 @@ from random_updates import (
 
 from protocol.updates import Updates, concat
 from strategies.rule import Mean, Rule
+from strategies.rules.bucketing import Bucketing
 from strategies.rules.bulyan import Bulyan, BulyanOptions
+from strategies.rules.centered_clipping import CenteredClipping
+from strategies.rules.divide_and_conquer import DivideAndConquer, DivideAndConquerOptions
+from strategies.rules.flame import Flame, FlameOptions
+from strategies.rules.fools_gold import FoolsGold
+from strategies.rules.geometric_median import GeometricMedian
 from strategies.rules.krum import Krum, KrumOptions, MultiKrum
+from strategies.rules.meamed import Meamed, MeamedOptions
 from strategies.rules.median import Median
+from strategies.rules.nearest_neighbor_mixing import MixingOptions, NearestNeighborMixing
 from strategies.rules.norm_bound import NormBound, NormBoundOptions
 from strategies.rules.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
+from strategies.rules.sign_guard import SignGuard
 from strategies.rules.support_bound import SupportBound, SupportBoundOptions
 from strategies.rules.trimmed_mean import TrimmedMean, TrimmedMeanOptions
 from strategies.rules.union import Union, UnionOptions
@@ -52,6 +61,15 @@ RULES: dict[str, Rule] = {
     "per-item-median": PerItemMedian(),
     "per-item-krum": PerItemKrum(KrumOptions(num_malicious_nodes=1)),
     "support-bound": SupportBound(options=SupportBoundOptions(rows_per_example=0.05)),
+    "geometric-median": GeometricMedian(),
+    "centered-clipping": CenteredClipping(),
+    "meamed": Meamed(MeamedOptions(num_malicious_nodes=2)),
+    "nnm+median": NearestNeighborMixing(Median(), MixingOptions(num_malicious_nodes=2)),
+    "bucketing+median": Bucketing(Median()),
+    "dnc": DivideAndConquer(options=DivideAndConquerOptions(num_malicious_nodes=2)),
+    "flame": Flame(options=FlameOptions(noise=0.0)),
+    "fools-gold": FoolsGold(),
+    "sign-guard": SignGuard(),
 }
 
 
@@ -172,6 +190,14 @@ def test_the_l2_term_at_the_server_equals_l2_in_every_clients_loss(shape: Shape,
         Bulyan(BulyanOptions(num_malicious_nodes=1)),
         NormBound(options=NormBoundOptions(1.0)),
         NormBound(MultiKrum(options=KrumOptions(num_malicious_nodes=1)), NormBoundOptions(1.0)),
+        GeometricMedian(),
+        CenteredClipping(),
+        Meamed(MeamedOptions(num_malicious_nodes=1)),
+        NearestNeighborMixing(Median(), MixingOptions(num_malicious_nodes=1)),
+        Bucketing(CenteredClipping()),
+        DivideAndConquer(options=DivideAndConquerOptions(num_malicious_nodes=1)),
+        Flame(options=FlameOptions(noise=0.0)),
+        FoolsGold(),
     ):
         at_server = rule.aggregate(sparse, view(model))
         in_loss = rule.aggregate(with_term, view(without))
@@ -201,6 +227,13 @@ def test_attackers_gain_nothing_by_values_that_overflow(size: float) -> None:
         PerItemMedian(),
         PerItemKrum(krum),
         NormBound(options=NormBoundOptions(1.0)),
+        GeometricMedian(),
+        CenteredClipping(),
+        Meamed(MeamedOptions(num_malicious_nodes=2)),
+        NearestNeighborMixing(Median(), MixingOptions(num_malicious_nodes=2)),
+        DivideAndConquer(options=DivideAndConquerOptions(num_malicious_nodes=2)),
+        Flame(options=FlameOptions(noise=0.0)),
+        SignGuard(),
     ):
         result = flat(rule.aggregate(single, view(model)).gradient)
         assert (low - 1e-6 <= result).all(), rule.name
