@@ -11,12 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.config import server_config
 from server.grids.engine import is_simulated, open_engine
+from server.population.population import PopulationError
 from server.recovery.interrupts import StoppedError, ending_at_once
 from server.results.run_directory import make_run_directory
 from server.results.storage import StorageError
 from server.training import run_training
 from settings.options import OptionError
-from strategies.population import PopulationError
 
 app = ServerApp()
 

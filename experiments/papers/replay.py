@@ -54,7 +54,7 @@ def replay(run: Path, defense: str, options: Mapping[str, Scalar] | None = None)
     for one in recorded_rounds(run):
         generator = draws.generator(int(used["seed"]), Stream.RULE, one.server_round)
         aggregate = rule.aggregate(one.updates, ServerView(one.server_round, one.model, cohort, generator))
-        tally.add(aggregate.verdicts, one.malicious, one.updates.num_examples.numpy())
+        tally = tally.plus(aggregate.verdicts, one.malicious, one.updates.num_examples.numpy())
         rounds += 1
     if not rounds:
         raise OptionError(f"{run} has no recorded updates: train with record-updates, say '10' for every tenth round.")

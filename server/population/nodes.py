@@ -21,9 +21,9 @@ from protocol.own_data import agreed_content, has_own, read_own
 from protocol.requests import Agreement, Hosted
 from server.exchange import Pending
 from server.grids.direct_grid import DirectGrid
+from server.intake import shown
 from server.population.catalogue import Catalogue, UnknownIdsError
-from strategies.intake import shown
-from strategies.population import Population, PopulationError, mark, population_of
+from server.population.population import Population, PopulationError, digest_of, population_of
 
 LOOK = 0.2
 """Seconds between two looks for nodes that have come."""
@@ -43,7 +43,7 @@ ANOTHER_PROGRAM = (
 class Arrivals:
     """What the nodes have said so far; ``catalogue`` looks up the ids of those with data of their own.
 
-    ``gone``: who was given up before it answered; ``expected``: the ``marks`` of a resumed run's population,
+    ``gone``: who was given up before it answered; ``expected``: the ``node_digests`` of a resumed run's population,
     whose nodes are waited for, and no others taken.
     """
 
@@ -54,7 +54,7 @@ class Arrivals:
     agreed: dict[int, Agreement] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
     _claimed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    _marks: Counter[int] = field(default_factory=Counter)
+    _digests: Counter[int] = field(default_factory=Counter)
 
     @property
     def num_hosted(self) -> int:
@@ -86,7 +86,7 @@ class Arrivals:
     def enough(self, min_nodes: int) -> bool:
         """Whether the run can begin."""
         if self.expected is not None:
-            return self._marks == self.expected
+            return self._digests == self.expected
         if min_nodes:
             return len(self.answers) >= min_nodes
         return bool(self.answers) and self.num_hosted >= max(answer.num_users for answer in self.answers.values())
@@ -110,7 +110,7 @@ class Arrivals:
         self._check_expected(hosted)
         self.answers[node] = hosted
         if len(hosted.users):
-            self._marks[mark(hosted.users.numpy())] += 1
+            self._digests[digest_of(hosted.users.numpy())] += 1
         self._claimed = np.concatenate([self._claimed, hosted.users.numpy()])
         return None
 
@@ -122,8 +122,8 @@ class Arrivals:
     def _check_expected(self, hosted: Hosted) -> None:
         if self.expected is None or not len(hosted.users):
             return
-        found = mark(hosted.users.numpy())
-        if self._marks[found] >= self.expected[found]:
+        found = digest_of(hosted.users.numpy())
+        if self._digests[found] >= self.expected[found]:
             raise UnreadableError("no node hosted the same users when the run began that is resumed")
 
     def _check_sizes(self, hosted: Hosted) -> None:
@@ -157,7 +157,7 @@ def discover(
     """The population that the nodes host.
 
     Waits until they host every user of the data set, or, where ``min_nodes`` is given, until so many have
-    answered, or, where ``expected`` has the ``marks`` of a resumed run's population, until its nodes have;
+    answered, or, where ``expected`` has the ``node_digests`` of a resumed run's population, until its nodes have;
     ``timeout`` in seconds. A node that cannot take part is refused with a warning that says why. Raises
     ``PopulationError`` where too few are left.
     """

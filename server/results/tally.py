@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from server.outcome import Counted, RoundOutcome
 from strategies.detection import Detection, DetectionTally
-from strategies.fedrec import RoundOutcome
 
 NUMBERS = (
     "rounds", "seconds", "elapsed", "bytes_up", "bytes_down", "evaluation_up", "evaluation_down", "updates", "failures",
     "skipped",
 )  # fmt: skip
 
+EVALUATED = ("round", "valid", "test", "of_users")
+"""What a tally keeps of an evaluation's line."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Tally:
     """Time, bytes, rejections, detection, and the evaluations of a run so far.
 
     ``seconds``: of the rounds; ``elapsed``: of the whole run up to the last checkpoint. ``rejected``: users by
-    reason; ``failed``: answers by kind of failure; ``quarantined``: the round in which each such node was caught.
+    reason; ``failed``: answers by kind of failure; ``evaluations``: of each its round, its metrics and their users.
     """
 
     rounds: int = 0
@@ -37,32 +38,41 @@ class Tally:
     updates: int = 0
     failures: int = 0
     skipped: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    quarantined: dict[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
     detection: DetectionTally = field(default_factory=DetectionTally)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: tuple[Mapping[str, Any], ...] = ()
 
-    def add(self, outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> None:
-        """Count one round; ``attackers``: the users who attacked in it."""
-        intake = outcome.intake
-        self.rounds += 1
-        self.seconds += seconds
-        self.bytes_up += intake.num_bytes
-        self.bytes_down += outcome.bytes_down
-        self.updates += len(intake.losses)
-        self.failures += len(intake.failed)
-        self.rejected.update(intake.reasons)
-        self.failed.update(map(_kind, intake.failed.values()))
-        self.quarantined.update({str(node): outcome.server_round for node in outcome.quarantined})
-        if outcome.aggregate is None:
-            self.skipped += 1
-        elif intake.updates is not None:
-            examples = intake.updates.num_examples.numpy()
-            self.detection.add(outcome.aggregate.verdicts, attackers, examples)
+    def plus(self, outcome: RoundOutcome) -> Tally:
+        """Count one more round."""
+        intake, aggregate, detection = outcome.intake, outcome.aggregate, self.detection
+        if aggregate is not None and intake.updates is not None:
+            detection = detection.plus(aggregate.verdicts, outcome.attackers, intake.updates.num_examples.numpy())
+        return replace(
+            self,
+            rounds=self.rounds + 1,
+            seconds=self.seconds + outcome.seconds,
+            bytes_up=self.bytes_up + intake.num_bytes,
+            bytes_down=self.bytes_down + outcome.bytes_down,
+            updates=self.updates + len(intake.losses),
+            failures=self.failures + len(intake.failed),
+            skipped=self.skipped + (aggregate is None),
+            rejected=_sum(self.rejected, intake.reasons),
+            failed=_sum(self.failed, Counter(map(_kind, intake.failed.values()))),
+            detection=detection,
+        )
+
+    def evaluated(self, line: Mapping[str, Any], counted: Counted) -> Tally:
+        """Count one more evaluation, which has this line in ``metrics.jsonl``."""
+        return replace(
+            self,
+            evaluation_down=self.evaluation_down + counted.bytes_down,
+            evaluation_up=self.evaluation_up + counted.bytes_up,
+            evaluations=(*self.evaluations, {name: line[name] for name in EVALUATED}),
+        )
 
     @property
-    def whole(self) -> list[dict[str, Any]]:
+    def comparable(self) -> list[Mapping[str, Any]]:
         """The evaluations that count: those of as many users as the last one, and more.
 
         One that a node did not answer is of other users. A node that is gone for good is missing in the last one too.
@@ -70,37 +80,36 @@ class Tally:
         fewest = self.evaluations[-1]["of_users"] if self.evaluations else 0
         return [line for line in self.evaluations if line["of_users"] >= fewest]
 
-    def best(self, selection: str) -> dict[str, Any] | None:
+    def best(self, selection: str) -> Mapping[str, Any] | None:
         """The evaluation with the highest validation metric, the first of equal ones; ``None`` before the first."""
-        return max(self.whole, key=lambda line: line["valid"][selection], default=None)
+        return max(self.comparable, key=lambda line: line["valid"][selection], default=None)
 
-    def as_state(self) -> dict[str, Any]:
-        """Everything but the evaluations, for a checkpoint."""
+    def as_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return {
             **{name: getattr(self, name) for name in NUMBERS},
-            "rejected": self.rejected,
-            "failed": self.failed,
-            "quarantined": self.quarantined,
+            "rejected": dict(self.rejected),
+            "failed": dict(self.failed),
             "detection": {rule: asdict(found) for rule, found in self.detection.by_rule.items()},
             "judged": _pairs(self.detection.judged),
             "excluded": _pairs(self.detection.excluded),
+            "evaluations": list(self.evaluations),
         }
 
     @staticmethod
-    def of_state(state: Mapping[str, Any], evaluations: list[dict[str, Any]]) -> Tally:
-        """The inverse of ``as_state``."""
+    def of_json(found: Mapping[str, Any]) -> Tally:
+        """The inverse of ``as_json``."""
         detection = DetectionTally(
-            {rule: Detection(**found) for rule, found in state["detection"].items()},
-            Counter(dict(state["judged"])),
-            Counter(dict(state["excluded"])),
+            {rule: Detection(**sums) for rule, sums in found["detection"].items()},
+            dict(found["judged"]),
+            dict(found["excluded"]),
         )
         return Tally(
-            **{name: state[name] for name in NUMBERS},
-            rejected=Counter(state["rejected"]),
-            failed=Counter(state["failed"]),
-            quarantined=dict(state["quarantined"]),
+            **{name: found[name] for name in NUMBERS},
+            rejected=dict(found["rejected"]),
+            failed=dict(found["failed"]),
             detection=detection,
-            evaluations=evaluations,
+            evaluations=tuple(found["evaluations"]),
         )
 
     def summary(self, selection: str) -> dict[str, Any]:
@@ -111,8 +120,8 @@ class Tally:
             "best_round": best["round"] if best else None,
             "valid": best["valid"] if best else None,
             "test": best["test"] if best else None,
-            "test_last_five": last_five(self.whole),
-            "partial_evaluations": len(self.evaluations) - len(self.whole),
+            "test_last_five": last_five(self.comparable),
+            "partial_evaluations": len(self.evaluations) - len(self.comparable),
             "detection": {
                 rule: {name: finite(value) for name, value in found.measures().items()}
                 for rule, found in self.detection.by_rule.items()
@@ -124,7 +133,6 @@ class Tally:
             "rejected": dict(sorted(self.rejected.items())),
             "failed_answers": self.failures,
             "failures": dict(sorted(self.failed.items())),
-            "quarantined": self.quarantined,
             "skipped_rounds": self.skipped,
             "seconds": round(self.elapsed, 3),
             "rounds_per_second": round(self.rounds / self.seconds, 3) if self.seconds else None,
@@ -141,7 +149,7 @@ class Tally:
         }
 
 
-def last_five(evaluations: list[dict[str, Any]]) -> dict[str, float] | None:
+def last_five(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     """The mean of each test metric over the last five evaluations: steadier than one of them."""
     lines = [line["test"] for line in evaluations[-5:]]
     return {name: math.fsum(line[name] for line in lines) / len(lines) for name in lines[0]} if lines else None
@@ -152,7 +160,11 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _pairs(counts: Counter[int]) -> list[list[int]]:
+def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(counts) + Counter(more))
+
+
+def _pairs(counts: Mapping[int, int]) -> list[list[int]]:
     """As JSON keeps it, whose keys are texts."""
     return [[number, count] for number, count in sorted(counts.items())]
 

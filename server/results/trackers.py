@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from server.outcome import RoundOutcome
+from server.results.observers import Observer
 from settings.options import OptionError
+from strategies.server_model import ServerModel
 
 TrackerName = Literal["auto", "none", "tensorboard", "mlflow"]
 Line = Mapping[str, Any]
@@ -133,16 +136,51 @@ class MLflow:
 KINDS: dict[str, type[TensorBoard] | type[MLflow]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
-def make_tracker(name: TrackerName, directory: Path) -> Tracker:
-    """The tracker of a run; "auto": TensorBoard where it is installed. Raises ``OptionError`` for a missing package."""
-    chosen = name if name != "auto" else "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
-    if chosen == "none":
-        return Nowhere()
-    if not importlib.util.find_spec(chosen):
+def tracker_kind(name: TrackerName) -> TrackerName:
+    """What the option means: "auto" is TensorBoard where it is installed.
+
+    Raises ``OptionError`` for a missing package.
+    """
+    chosen: TrackerName = (
+        name if name != "auto" else "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
+    )
+    if chosen != "none" and not importlib.util.find_spec(chosen):
         raise OptionError(
             f"tracker = {name!r}: the package {chosen} is not installed; pip install {chosen}, or 'none'."
         )
-    return KINDS[chosen](directory)
+    return chosen
+
+
+def make_tracker(name: TrackerName, directory: Path) -> Tracker:
+    """The tracker of a run. Raises ``OptionError`` for a missing package."""
+    chosen = tracker_kind(name)
+    return Nowhere() if chosen == "none" else KINDS[chosen](directory)
+
+
+class Tracking(Observer):
+    """Tells a tracker the numbers of a run. Raises ``OptionError`` for a missing package."""
+
+    def __init__(self, name: TrackerName, directory: Path) -> None:
+        self._kind, self._directory = tracker_kind(name), directory
+        self._tracker: Tracker = Nowhere()
+
+    @property
+    def name(self) -> str:
+        return f"tracker = {self._kind!r}"
+
+    def begin(self, options: Line, done: int) -> None:
+        # Made here, where whatever its store raises is not the run's end.
+        self._tracker = make_tracker(self._kind, self._directory)
+        self._tracker.begin(options, done)
+
+    def round(self, before: ServerModel, outcome: RoundOutcome, line: Line) -> None:
+        self._tracker.scalars(outcome.server_round, round_scalars(line))
+
+    def evaluation(self, line: Line) -> None:
+        self._tracker.scalars(line["round"], evaluation_scalars(line))
+
+    def close(self, status: str) -> None:
+        self._tracker.close(status)
 
 
 def round_scalars(line: Line) -> dict[str, float]:

@@ -20,6 +20,7 @@ from what_runs_leave import nodes_state, results
 from server.recovery.checkpoint import Checkpoint, CheckpointError, Checkpoints, as_bytes, name_of, read
 from server.results.storage import StorageError
 from server.simulation import PROJECT, simulate
+from server.state import RunState
 from settings.options import OptionError
 from strategies.server_model import ServerModel
 
@@ -39,16 +40,23 @@ OPTIONS: dict[str, Any] = {
 CHILD = """
 import json, os, signal, sys
 options, kill_at, hook = json.loads(sys.argv[1])
-from server import training
-real = getattr(training.Training, hook)
-def dying(self, server_round, *rest):
-    if server_round == kill_at and hook != "_evaluate":
+from server import journal, strategy
+owner, name, after = {
+    "train": (strategy, "train_round", 1),
+    "evaluate": (strategy, "evaluate", 0),
+    "write": (journal.Checkpoints, "write", 0),
+}[hook]
+real = getattr(owner, name)
+def dying(*arguments):
+    state = arguments[0] if hook != "write" else arguments[1].state
+    dies = state.round + after == kill_at
+    if dies and hook != "evaluate":
         os.kill(os.getpid(), signal.SIGKILL)
-    result = real(self, server_round, *rest)
-    if server_round == kill_at:
+    result = real(*arguments)
+    if dies:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
-setattr(training.Training, hook, dying)
+setattr(owner, name, dying)
 from server.simulation import simulate
 simulate(options)
 """
@@ -72,7 +80,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("hook", "kill_at"),
-    [("_round", 3), ("_round", 7), ("_evaluate", 12), ("_checkpoint", 10)],
+    [("train", 3), ("train", 7), ("evaluate", 12), ("write", 10)],
     ids=["before the first checkpoint", "between two", "after an evaluation", "while one is due"],
 )
 def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_happened(
@@ -91,7 +99,7 @@ def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_happened(
 def test_a_run_killed_twice_and_while_it_resumes_ends_the_same(tmp_path: Path, uninterrupted: Path) -> None:
     options = {**OPTIONS, "output-dir": str(tmp_path)}
     for resume, kill_at in [("", 9), ("latest", 7), ("latest", 13)]:
-        child = in_a_process(CHILD, json.dumps([{**options, "resume": resume}, kill_at, "_round"]))
+        child = in_a_process(CHILD, json.dumps([{**options, "resume": resume}, kill_at, "train"]))
         child.communicate(timeout=300)
         assert child.returncode == -signal.SIGKILL
     directory, _ = simulate({**options, "resume": "latest"})
@@ -221,23 +229,27 @@ def model(seed: int = 0) -> ServerModel:
     return ServerModel.start(torch.randn(5, 3, generator=generator), torch.randn(2, generator=generator), 0.1, 0.0)
 
 
+def state(server_round: int, seed: int = 0) -> RunState:
+    return RunState("run", server_round, model(seed))
+
+
 def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2)
     for server_round in (0, 10, 20, 100, 1000):
-        checkpoints.write(Checkpoint(server_round, model(server_round), {}))
+        checkpoints.write(Checkpoint(state(server_round, server_round), {}))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [name_of(100), name_of(1000)]
     assert checkpoints.oldest() == 100
-    found = checkpoints.newest_usable(model(), lambda state: None)
-    assert found.server_round == 1000
-    assert torch.equal(found.model.items, model(1000).items)
+    found = checkpoints.newest_usable(model(), lambda about: None)
+    assert found.state.round == 1000
+    assert torch.equal(found.state.model.items, model(1000).items)
 
 
 def test_any_bit_of_a_checkpoint_counts(tmp_path: Path) -> None:
-    whole = as_bytes(Checkpoint(3, model(), {"a": 1}))
+    whole = as_bytes(Checkpoint(state(3), {"a": 1}))
     path = tmp_path / name_of(3)
     path.write_bytes(whole)
-    state, tensors = read(path)
-    assert (state["round"], state["a"]) == (3, 1)
+    content, tensors = read(path)
+    assert (content["state"]["round"], content["about"]) == (3, {"a": 1})
     assert torch.equal(tensors["items"], model().items)
     for place in range(0, len(whole), 7):
         changed = bytearray(whole)
@@ -251,14 +263,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path, 3)
-    checkpoints.write(Checkpoint(1, model(), {}))
+    checkpoints.write(Checkpoint(state(1), {}))
 
     def full(descriptor: int) -> None:
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.write(Checkpoint(2, model(), {}))
+        checkpoints.write(Checkpoint(state(2), {}))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [name_of(1)]
 
 

@@ -24,8 +24,8 @@ class PopulationError(ValueError):
     """The nodes do not make one population; the text says why."""
 
 
-def mark(users: Ints) -> int:
-    """What tells a node by its users (n,): their CRC."""
+def digest_of(users: Ints) -> int:
+    """The CRC of a node's users (n,), which tells the node whatever its id is."""
     return zlib.crc32(np.sort(users).astype(np.int64).tobytes())
 
 
@@ -48,9 +48,18 @@ class Population:
         return self.users[self.malicious]
 
     @cached_property
-    def marks(self) -> Counter[int]:
-        """The ``mark`` of each node's users, whatever the nodes' ids are."""
-        return Counter(mark(self.users[self.nodes == node]) for node in np.unique(self.nodes))
+    def node_digests(self) -> Counter[int]:
+        """The ``digest_of`` each node's users."""
+        return Counter(digest_of(self.users[self.nodes == node]) for node in np.unique(self.nodes))
+
+    @cached_property
+    def fingerprint(self) -> dict[str, int]:
+        """What tells another population apart: which users, who is malicious, and who shares a node."""
+        _, first, node = np.unique(self.nodes, return_index=True, return_inverse=True)
+        crc = 0
+        for part in (self.users, self.malicious_users, first[node]):
+            crc = zlib.crc32(part.astype(np.int64).tobytes(), crc)
+        return {"users": len(self.users), "items": self.num_items, "crc": crc}
 
     @cached_property
     def honest_nodes(self) -> NDArray[np.uint64]:
