@@ -95,7 +95,7 @@ def won_pairs(scores: Floats, guilty: Bools) -> tuple[float, int]:
     return float((below + not_above).sum()) / 2, int(guilty.sum()) * len(benign)
 
 
-def whole_chain(verdicts: Sequence[Verdict]) -> Verdict:
+def chain_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict on the users that the outermost rule saw, with its scores; who is dropped by any rule is dropped."""
     first = verdicts[0]
     users = first.users.cpu().numpy()
@@ -141,7 +141,7 @@ class DetectionTally:
         """
         if not verdicts:
             return self
-        chain = whole_chain(verdicts)
+        chain = chain_verdict(verdicts)
         found = {verdict.rule: detect(verdict, malicious) for verdict in (*verdicts, chain)}
         sums = {rule: self.by_rule.get(rule, Detection()) + detection for rule, detection in found.items()}
         benign = ~np.isin(chain.users.cpu().numpy(), malicious)

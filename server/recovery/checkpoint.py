@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import WARNING
@@ -19,7 +20,7 @@ import safetensors.torch
 from flwr.common.logger import log
 from torch import Tensor
 
-from server.results.storage import sync_folder, write_whole
+from server.results.storage import sync_folder, write_atomically
 from server.state import RunState
 from settings.options import OptionError
 from strategies.server_model import ServerModel
@@ -33,7 +34,8 @@ MAY_CHANGE = frozenset(
     {
         "num-server-rounds", "eval-every", "output-dir", "run-name", "resume", "checkpoint-every", "keep-checkpoints",
         "data-dir", "plugin-dir", "num-nodes", "nodes-per-process", "ray-address", "cpus-per-node", "gpus-per-node",
-        "min-nodes", "node-timeout", "round-timeout", "min-updates", "quarantine-after", "max-batch-tokens", "download",
+        "min-nodes", "node-timeout", "round-timeout", "round-patience", "min-updates", "quarantine-after",
+        "max-batch-tokens", "resume-without-state",
     }
 )  # fmt: skip
 """Options that say how long, where and how safely a run goes on, not what it is."""
@@ -67,7 +69,7 @@ class Checkpoints:
     def write(self, checkpoint: Checkpoint) -> None:
         """Write one, and delete those that are too many. Raises ``OSError``."""
         self._folder.mkdir(exist_ok=True)
-        write_whole(self._folder / name_of(checkpoint.state.round), as_bytes(checkpoint))
+        write_atomically(self._folder / name_of(checkpoint.state.round), as_bytes(checkpoint))
         for path in checkpoint_files(self._folder)[: -self._keep]:
             path.unlink()
 
@@ -88,9 +90,10 @@ class Checkpoints:
             try:
                 content, tensors = read(path)
                 check(content["about"])
-                model = _model(start, content["state"]["steps"], tensors)
-                return Checkpoint(RunState.of_json(content["state"], model), content["about"])
-            except CheckpointError as error:
+                return Checkpoint(_state(start, content["state"], tensors), content["about"])
+            except OptionError:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 log(WARNING, "The checkpoint %s is refused: %s.", path, error)
                 refused.append(f"{path.name}: {error}")
         raise OptionError(
@@ -110,20 +113,31 @@ class Checkpoints:
         """After which round each resume so far took the run up. Raises ``OptionError`` where the file is damaged."""
         path = self._folder / "resumes.json"
         try:
-            return tuple(int(number) for number in json.loads(path.read_text())["resumed_at"])
+            found = json.loads(path.read_text())["resumed_at"]
+            if not all(type(number) is int and number >= 0 for number in found):
+                raise ValueError(f"{str(found)[:80]} are not rounds")
+            return tuple(found)
         except FileNotFoundError:
             return ()
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:
             raise OptionError(f"{path} cannot be read ({error}): nodes could not be told where to go on.") from error
 
     def note_resumes(self, resumed_at: tuple[int, ...]) -> None:
         """Remember the resumes, before any node hears of the last one. Raises ``OSError``."""
-        write_whole(self._folder / "resumes.json", json.dumps({"resumed_at": resumed_at}).encode())
+        write_atomically(self._folder / "resumes.json", json.dumps({"resumed_at": resumed_at}).encode())
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """A run's checkpoints, the oldest first."""
-    return sorted(folder.glob("round-*.safetensors"))
+    """A run's checkpoints, the oldest first; a file of another name, such as somebody's copy of one, is none."""
+    return sorted(path for path in folder.glob("round-*.safetensors") if is_checkpoint(path))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file has the name of a checkpoint."""
+    return NAME.fullmatch(path.name) is not None
+
+
+NAME = re.compile(r"round-\d{9,}\.safetensors")
 
 
 def name_of(server_round: int) -> str:
@@ -155,23 +169,26 @@ def read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — it is no dict
         text, stated = metadata["state"], metadata["sha256"]
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"it cannot be read ({error})") from error
+        if _digest(text, tensors) != stated:
+            raise CheckpointError("its checksum is wrong: it was changed after it was written")
+        found = json.loads(text)
+        if found["format"] != FORMAT:
+            raise CheckpointError(f"it has the format {found['format']}, expected {FORMAT}")
+    except CheckpointError:
+        raise
     except KeyError as error:
         raise CheckpointError(f"it has no {error} in its metadata") from error
-    if _digest(text, tensors) != stated:
-        raise CheckpointError("its checksum is wrong: it was changed after it was written")
-    found: Mapping[str, Any] = json.loads(text)
-    if found["format"] != FORMAT:
-        raise CheckpointError(f"it has the format {found['format']}, expected {FORMAT}")
+    except Exception as error:
+        # Whatever stands in a file must not end more than the use of this file.
+        raise CheckpointError(f"it cannot be read ({error})") from error
     return found, tensors
 
 
-def _model(start: ServerModel, steps: int, tensors: Mapping[str, Tensor]) -> ServerModel:
+def _state(start: ServerModel, found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RunState:
     for name, expected in start.tensors.items():
         if name not in tensors or tensors[name].shape != expected.shape or tensors[name].dtype != expected.dtype:
             raise CheckpointError(f"its {name} are not of the shape {tuple(expected.shape)}")
-    return start.with_tensors(tensors, steps)
+    return RunState.of_json(found, start.with_tensors(tensors, int(found["steps"])))
 
 
 def refuse_another_run(started: Mapping[str, Any], now: Mapping[str, Any]) -> None:

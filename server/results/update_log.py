@@ -20,7 +20,7 @@ import torch
 from protocol.updates import Updates
 from server.outcome import RoundOutcome
 from server.results.observers import Observer
-from server.results.storage import storing, write_whole
+from server.results.storage import storing, write_atomically
 from settings.options import require
 from strategies.server_model import ServerModel
 
@@ -101,7 +101,7 @@ class UpdateLog(Observer):
         with storing(self.directory):
             folder = self.directory / FOLDER
             folder.mkdir(exist_ok=True)
-            write_whole(folder / f"round-{outcome.server_round:06}.safetensors", content)
+            write_atomically(folder / f"round-{outcome.server_round:06}.safetensors", content)
 
 
 def recorded_rounds(directory: Path) -> Iterator[RecordedRound]:

@@ -340,3 +340,96 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path: Path) -> None:
     directory, _ = simulate(options)
     with held(directory), pytest.raises(OptionError, match="another process"):
         simulate({**options, "resume": "latest"})
+
+
+def a_copy(path: Path) -> None:
+    """Somebody's copies, which sort behind the file itself, of which one is damaged."""
+    content = path.read_bytes()
+    path.with_name(path.stem + " (copy).safetensors").write_bytes(content)
+    path.with_name(path.stem + "-old.safetensors").write_bytes(content[:100])
+    path.with_name("round-latest.safetensors").write_bytes(content)
+
+
+def test_a_copy_of_a_checkpoint_beside_the_real_ones_is_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 2)
+    for server_round in (10, 20):
+        checkpoints.write(Checkpoint(state(server_round), {}))
+    a_copy(tmp_path / "checkpoints" / name_of(10))
+    checkpoints.write(Checkpoint(state(30), {}))
+    assert checkpoints.oldest() == 20
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 30
+    checkpoints.forget_after(20)
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 20
+    copy = tmp_path / "checkpoints" / "round-000000010 (copy).safetensors"
+    assert copy.exists()
+    with pytest.raises(OptionError, match="resume = "):
+        simulate({**OPTIONS, "output-dir": str(tmp_path), "resume": str(copy)})
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "BF16", "I16", "BOOL"])
+def test_a_header_of_another_kind_of_number_is_refused_and_the_one_before_is_used(tmp_path: Path, kind: str) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    for server_round in (1, 2):
+        checkpoints.write(Checkpoint(state(server_round), {}))
+    path = tmp_path / "checkpoints" / name_of(2)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    width = 2 if kind in ("BF16", "I16") else 1
+    for name, about in header.items():
+        if name != "__metadata__":
+            first, last = about["data_offsets"]
+            about.update(dtype=kind, shape=[(last - first) // width])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 1
+
+
+@pytest.mark.parametrize("found", ["[" * 100_000, '{"a":' * 5_000 + "1", '"format"', "[1]", "null"])
+def test_a_state_of_any_other_form_is_refused_and_the_one_before_is_used(tmp_path: Path, found: str) -> None:
+    """With the right checksum: as another program might write it."""
+    from server.recovery.checkpoint import _digest
+
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.write(Checkpoint(state(1), {}))
+    tensors = dict(model().tensors)
+    metadata = {"state": found, "sha256": _digest(found, tensors)}
+    save_file(
+        {name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "checkpoints" / name_of(2), metadata
+    )
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 1
+
+
+@pytest.mark.parametrize("form", [{"state": 1}, {"state": {}}, {"about": {}}, {"state": {"run": "x"}, "about": {}}])
+def test_a_state_that_lacks_something_is_refused_and_the_one_before_is_used(tmp_path: Path, form: Any) -> None:
+    from server.recovery.checkpoint import FORMAT, _digest
+
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.write(Checkpoint(state(1), {}))
+    text = json.dumps({"format": FORMAT, **form})
+    tensors = {name: tensor.clone() for name, tensor in model().tensors.items()}
+    save_file(tensors, tmp_path / "checkpoints" / name_of(2), {"state": text, "sha256": _digest(text, tensors)})
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"resumed_at": [1e999]}',
+        '{"resumed_at": [Infinity]}',
+        '{"resumed_at": [NaN]}',
+        '{"resumed_at": [-1]}',
+        '{"resumed_at": [2.5]}',
+        '{"resumed_at": ' + "[" * 2000 + "]" * 2000 + "}",
+        '{"resumed_at": 3}',
+        "null",
+        "\xff",
+    ],
+)
+def test_resumes_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.write(Checkpoint(state(1), {}))
+    (tmp_path / "checkpoints" / "resumes.json").write_bytes(content.encode().decode("unicode_escape").encode("latin-1"))
+    with pytest.raises(OptionError, match=r"resumes\.json cannot be read"):
+        checkpoints.resumes()

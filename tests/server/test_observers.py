@@ -63,7 +63,7 @@ def test_updates_that_cannot_be_kept_end_the_run_with_a_sentence(
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("server.results.update_log.write_whole", full)
+    monkeypatch.setattr("server.results.update_log.write_atomically", full)
     with pytest.raises(StorageError, match="No space left"):
         simulate({**OPTIONS, "output-dir": str(tmp_path), "record-updates": "2"})
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.detection import DetectionTally, detect, whole_chain, won_pairs
+from strategies.detection import DetectionTally, chain_verdict, detect, won_pairs
 from strategies.rule import Verdict
 
 
@@ -58,7 +58,7 @@ def test_a_ratio_of_nothing_is_not_a_number() -> None:
 def test_a_chain_drops_whom_any_of_its_rules_drops() -> None:
     outer = verdict([1, 2, 3, 4], [3, 2, 1, 0], {1}, "union")
     inner = verdict([2, 3, 4], [0, 0, 9], {4}, "multi-krum")
-    both = whole_chain([outer, inner])
+    both = chain_verdict([outer, inner])
     assert both.rule == "union+multi-krum"
     assert both.kept.tolist() == [False, True, True, False]
 
