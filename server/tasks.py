@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import draws
 from data import load
+from data.digest import shard_digest
+from data.interactions import Interactions
+from data.shard import load_shard
 from draws import Stream
 from models.recommenders.sasrec import Shape, initial_shared
 from protocol.requests import MOST_RANKS, GlobalModel
@@ -20,7 +26,7 @@ from server.population.catalogue import Catalogue
 from server.results.metrics import ranking_metrics
 from strategies.server_model import Optimizer
 
-Metrics = Mapping[str, dict[str, float]]
+Metrics = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def _recommendation(initial: Callable[[ServerOptions, int], GlobalModel]) -> Cal
         options = config.options
         interactions = load(options.dataset, options.data_dir or None)
         return Task(
-            catalogue=Catalogue(interactions.user_ids, interactions.item_ids),
+            catalogue=Catalogue(interactions.user_ids, interactions.item_ids, partial(_digest, interactions)),
             first=initial(options, interactions.num_items),
             counts={"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1},
             metrics=_ranking,
@@ -80,6 +86,13 @@ def _recommendation(initial: Callable[[ServerOptions, int], GlobalModel]) -> Cal
         )
 
     return task
+
+
+def _digest(interactions: Interactions, users: NDArray[np.int64]) -> str:
+    """What a node must say of its data that hosts these users of the run's data set."""
+    # The shard's order: the one in which a node has them.
+    users = np.sort(users)
+    return shard_digest(load_shard(interactions, users), interactions.user_ids[users], interactions.item_ids)
 
 
 def _ranking(counts: Mapping[str, Any], model: GlobalModel) -> Metrics:

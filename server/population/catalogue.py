@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,14 @@ class UnknownIdsError(ValueError):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The original ids of all users (U,) and items (I,) of the run's data set, in the order of their indexes."""
+    """The original ids of all users (U,) and items (I,) of the run's data set, in the order of their indexes.
+
+    ``digest_of``: users (n,) to the digest of what a node that hosts them must hold; ``None`` for data without one.
+    """
 
     user_ids: NDArray[np.str_]
     item_ids: NDArray[np.str_]
+    digest_of: Callable[[NDArray[np.int64]], str] | None = None
 
     @property
     def most_bytes(self) -> tuple[int, int]:
@@ -45,14 +49,14 @@ def _indexes(ids: Sequence[str], known: NDArray[np.str_], kind: str) -> Tensor:
     _refuse([name for name in ids if len(name) > _longest(known)], kind)
     wanted = np.array(ids, np.str_)
     order = np.argsort(known, kind="stable")
-    places = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
-    indexes = order[places]
+    found = np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)
+    indexes = order[found]
     _refuse(wanted[known[indexes] != wanted].tolist(), kind)
     return torch.from_numpy(indexes)
 
 
 def _longest(known: NDArray[np.str_]) -> int:
-    """Letters: an array of strings has room for the longest of them in every place."""
+    """Letters: an array of strings has room for the longest of them in each."""
     return known.dtype.itemsize // np.dtype("U1").itemsize if len(known) else 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from logging import ERROR, INFO, WARNING
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from protocol.admission import UnreadableError
 from protocol.fingerprint import code_fingerprint
-from protocol.messages import read_hosted
+from protocol.messages import query_content, read_hosted
 from protocol.own_data import agreed_content, has_own, read_own
-from protocol.requests import Agreement, Hosted
+from protocol.requests import Agreement, Hosted, PopulationQuery
 from server.exchange import Pending
 from server.grids.direct_grid import DirectGrid
 from server.intake import shown
@@ -33,6 +33,9 @@ ALONE = 10.0
 
 LATE = 30.0
 """Seconds for which a run that could begin waits for the answers of other nodes that are there."""
+
+NODES_STATE = "The node's state"
+"""How the error begins of a node whose private state of a run is gone, or cannot go back so far."""
 
 ANOTHER_PROGRAM = (
     "it runs another version of this program: restart it, and start runs from outside the project's folder"
@@ -53,6 +56,7 @@ class Arrivals:
     refused: dict[int, str] = field(default_factory=dict)
     agreed: dict[int, Agreement] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    query: PopulationQuery = field(default_factory=PopulationQuery)
     _claimed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     _digests: Counter[int] = field(default_factory=Counter)
 
@@ -100,12 +104,15 @@ class Arrivals:
             if self.catalogue is None or node in self.agreed:
                 raise UnreadableError("it has data of its own, which is not expected of it here")
             self.agreed[node] = self.catalogue.agree(read_own(reply.content, *self.catalogue.most_bytes))
-            return Message(agreed_content(self.agreed[node]), node, "query", group_id="0")
+            content = query_content(self.query)
+            content.update(agreed_content(self.agreed[node]))
+            return Message(content, node, "query", group_id="0")
         hosted = read_hosted(reply.content)
         if hosted.code != code_fingerprint():
             raise UnreadableError(ANOTHER_PROGRAM)
         self._check_agreed(node, hosted)
         self._check_sizes(hosted)
+        self._check_data(node, hosted)
         self._check_claims(hosted)
         self._check_expected(hosted)
         self.answers[node] = hosted
@@ -135,6 +142,14 @@ class Arrivals:
                 f"its data set has {hosted.num_users} users and {hosted.num_items} items, the run's {users} and {items}"
             )
 
+    def _check_data(self, node: int, hosted: Hosted) -> None:
+        """Refuse another copy of the run's data set; a node with a file of its own agreed on its ids before."""
+        known = None if self.catalogue is None else self.catalogue.digest_of
+        if known is not None and node not in self.agreed and hosted.data_digest != known(hosted.users.numpy()):
+            raise UnreadableError(
+                "its data set is another one than the server's, with the same sizes: copy the server's to the node"
+            )
+
     def _check_claims(self, hosted: Hosted) -> None:
         """Who came first keeps a user: a second claim must not disturb the run."""
         users = hosted.users.numpy()
@@ -153,25 +168,34 @@ def discover(
     timeout: float,
     catalogue: Catalogue | None = None,
     expected: Counter[int] | None = None,
+    query: PopulationQuery | None = None,
 ) -> Population:
     """The population that the nodes host.
 
     Waits until they host every user of the data set, or, where ``min_nodes`` is given, until so many have
     answered, or, where ``expected`` has the ``node_digests`` of a resumed run's population, until its nodes have;
-    ``timeout`` in seconds. A node that cannot take part is refused with a warning that says why. Raises
-    ``PopulationError`` where too few are left.
+    ``timeout`` in seconds. ``query`` names the private state that the nodes begin, or go on with. A node that cannot
+    take part is refused with a warning that says why. Raises ``PopulationError`` where too few are left, and at once
+    where the private state of a node is gone with which the run shall go on.
     """
-    arrivals, pending, asked = Arrivals(catalogue, expected), Pending(grid), set[int]()
+    query = query or PopulationQuery()
+    arrivals, pending, asked = Arrivals(catalogue, expected, query=query), Pending(grid), set[int]()
     started, told, complete = time.monotonic(), 0, 0.0
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
-        pending.send([Message(RecordDict(), node, "query", group_id="0") for node in new])
+        pending.send([Message(query_content(query), node, "query", group_id="0") for node in new])
         asked.update(new)
         _listen(arrivals, pending, min_nodes)
         if not isinstance(grid, DirectGrid):
             # The SuperLink believes in a node that was killed until its lease ends: it is asked again when it is back.
             asked -= arrivals.forget_gone()
         waited = time.monotonic() - started
+        lost = [node for node, why in arrivals.refused.items() if query.resumed_at and NODES_STATE in why]
+        if lost:
+            raise PopulationError(
+                f"This run cannot be resumed as it was: node {min(lost)}: {arrivals.refused[min(lost)]} With "
+                "resume-without-state=true such nodes start anew, and the run becomes another one."
+            )
         if arrivals.enough(min_nodes):
             complete = complete or waited
             if not len(pending) or waited > complete + LATE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -34,13 +35,14 @@ class Population:
     """All users of a run.
 
     ``users`` (U,) int64 in ascending order, ``nodes`` (U,) uint64 the id of the node that hosts each, ``malicious``
-    (U,) bool for measurement alone.
+    (U,) bool for measurement alone; ``data_digest``: of all nodes' data, whatever their ids are.
     """
 
     users: Ints
     nodes: NDArray[np.uint64]
     malicious: NDArray[np.bool_]
     num_items: int
+    data_digest: str = ""
 
     @cached_property
     def malicious_users(self) -> Ints:
@@ -111,4 +113,9 @@ def population_of(answers: Mapping[int, Hosted]) -> Population:
             f"Nodes {nodes[at]} and {nodes[at + 1]} both claim user {users[at]} ({len(twice)} users are claimed "
             "twice): give each node a part of its own (partition-id)."
         )
-    return Population(users, nodes, malicious, first.num_items)
+    # By their users, not by their ids: a resumed run's nodes may have others.
+    held = sorted(
+        (digest_of(hosted.users.numpy()), hosted.data_digest) for hosted in answers.values() if len(hosted.users)
+    )
+    data = hashlib.sha256(repr(held).encode()).hexdigest()[:32]
+    return Population(users, nodes, malicious, first.num_items, data)

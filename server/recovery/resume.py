@@ -19,6 +19,7 @@ from server.recovery.checkpoint import (
     CheckpointError,
     Checkpoints,
     checkpoint_files,
+    is_checkpoint,
     refuse_another_run,
 )
 from server.results.storage import storing
@@ -39,7 +40,9 @@ def directory_to_resume(config: ServerConfig) -> Path:
     if resume != LATEST:
         path = Path(resume).expanduser().absolute()
         directory = path.parent.parent if path.suffix == ".safetensors" else path
-        there = path.is_file() if path.suffix == ".safetensors" else (directory / FOLDER).is_dir()
+        there = (
+            path.is_file() and is_checkpoint(path) if path.suffix == ".safetensors" else (directory / FOLDER).is_dir()
+        )
         require(there, "resume", resume, "'latest', a run's directory, or one of its checkpoints")
         return directory
     named = re.compile(re.escape(config.options.run_name) + r"(-\d+)?" if config.options.run_name else ".*")
@@ -83,6 +86,11 @@ def taken_up(found: Checkpoint, about: Mapping[str, Any], checkpoints: Checkpoin
     """
     if found.about["population"] != about["population"]:
         raise OptionError("The nodes host other users than when the run was started: their state is elsewhere.")
+    if found.about["data"] != about["data"]:
+        raise OptionError(
+            "The nodes' data is not that with which the run was started: other users, items or interactions of "
+            "the same number. Bring the data set back that it had, or start a new run without resume."
+        )
     with storing(directory):
         resumed_at = (*checkpoints.resumes(), found.state.round)
         checkpoints.forget_after(found.state.round)
