@@ -10,6 +10,7 @@ from logging import ERROR
 
 import torch
 from flwr.app import Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from torch import Tensor
 
@@ -30,7 +31,8 @@ class Intake:
     ``updates`` and ``losses`` (n,) of the users who passed, in ascending order, ``None`` for nobody; a loss
     is NaN where the user told an impossible one. ``rejected``: reason by user who was asked for;
     ``not_asked``: how many other users a node sent, where it did; ``failed``: reason by node; ``offenders``:
-    the nodes that failed or had a user rejected; ``attack``: numbers that a simulated attacker tells for the log.
+    the nodes that failed, were late, or had a user rejected, without those that the SuperLink gave up, which cost no
+    time; ``attack``: numbers that a simulated attacker tells for the log.
     """
 
     updates: Updates | None
@@ -68,6 +70,7 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
     parts: dict[int, Admitted] = {}
     failed = dict.fromkeys(sorted(limits), "no answer")
     attack: dict[int, dict[str, float]] = {}
+    gone: set[int] = set()
     num_bytes = 0
     asked = [reply for reply in replies if reply.metadata.src_node_id in limits]
 
@@ -81,6 +84,8 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
         num_bytes += size
         if isinstance(judged, str):
             failed[node] = judged
+            if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                gone.add(node)
             continue
         parts[node] = judged
         del failed[node]
@@ -88,7 +93,7 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
     nodes = sorted(parts)
     rejected = {user: reason for node in nodes for user, reason in sorted(parts[node].rejected.items())}
     not_asked = {node: parts[node].not_asked for node in nodes if parts[node].not_asked}
-    offenders = frozenset([*failed, *not_asked, *(node for node in nodes if parts[node].rejected)])
+    offenders = frozenset([*(failed.keys() - gone), *not_asked, *(node for node in nodes if parts[node].rejected)])
     told = {name: value for node in nodes for name, value in attack[node].items()}
     admitted = [parts[node] for node in nodes if len(parts[node].updates)]
     if not admitted:
