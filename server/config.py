@@ -30,7 +30,7 @@ AT_LEAST_ONE = (
 
 NOT_NEGATIVE = (
     "learning_rate", "weight_decay", "contrastive_weight", "seed", "num_nodes", "attack_stop", "node_timeout",
-    "round_timeout", "quarantine_after", "checkpoint_every", "dirichlet_alpha", "eval_users", "min_nodes",
+    "round_timeout", "round_patience", "checkpoint_every", "dirichlet_alpha", "eval_users", "min_nodes",
     "cpus_per_node", "gpus_per_node",
 )  # fmt: skip
 
@@ -77,13 +77,15 @@ class ServerOptions:
     min_nodes: int = 0
     node_timeout: float = 300.0
     round_timeout: float = 600.0
+    round_patience: float = 4.0
     min_updates: int = 1
     max_examples: int = 1_000_000
     upload_dtype: UploadDtype = "float32"
-    quarantine_after: int = 0
+    quarantine_after: int = -1
     checkpoint_every: int = 100
     keep_checkpoints: int = 3
     resume: str = ""
+    resume_without_state: bool = False
     plugin_dir: str = ""
     plugin_options: str = ""
 
@@ -95,13 +97,23 @@ class ServerOptions:
             require(getattr(self, name) >= 0, option_name(name), getattr(self, name), "0 or more")
         require(self.max_examples < 1 << 31, "max-examples", self.max_examples, f"less than {1 << 31}")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "a number from 0 to below 1")
+        expected = "0 or more, or -1 for the usual"
+        require(self.quarantine_after >= -1, "quarantine-after", self.quarantine_after, expected)
         fraction = self.malicious_fraction
         require(0 <= fraction < 1, "malicious-fraction", fraction, "a number from 0 to below 1")
+        if self.attack != "none":
+            self._require_attacked_round()
         parse_rounds(self.record_updates)
         require("/" not in self.run_name, "run-name", self.run_name, "a name without slashes")
         folder = Path(self.plugin_dir).expanduser()
         fits = not self.plugin_dir or (folder.is_absolute() and folder.is_dir())
         require(fits, "plugin-dir", self.plugin_dir, "the absolute path of a folder that exists")
+
+    def _require_attacked_round(self) -> None:
+        """Refuse an attack that no round of the run would see."""
+        start, stop, last = self.attack_start, self.attack_stop, self.num_server_rounds
+        require(start <= last, "attack-start", start, f"at most num-server-rounds = {last}, else nobody attacks")
+        require(not stop or start <= stop, "attack-start", start, f"at most attack-stop = {stop}, else nobody attacks")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from protocol.requests import EvaluateRequest
 from server.exchange import exchange
 from server.intake import shown
 from server.outcome import Counted
-from server.round import Asked, as_messages
+from server.requests import Asked, as_messages
 from server.run_settings import RunSettings
 from server.state import RunState
 

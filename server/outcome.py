@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.intake import Intake
-from strategies.rule import Aggregate
+from strategies.rule import Aggregate, Verdict
 
 NOBODY: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -19,7 +19,9 @@ class RoundOutcome:
     """What came in, and what the rule made of it (``None``: nothing, the model stayed).
 
     ``asked``: how many users; ``skipped`` says why the model stayed; ``quarantined``: the nodes that are not asked from
-    now on; ``attackers`` (k,): the users who attacked, for measurement alone.
+    now on; ``verdicts``: what the rules thought of the users, outermost first, also where they left nobody;
+    ``attackers`` (k,): the users who attack in this round, for measurement alone, and ``attackers_asked`` how many of
+    them were asked.
     """
 
     server_round: int
@@ -30,7 +32,14 @@ class RoundOutcome:
     skipped: str = ""
     quarantined: tuple[int, ...] = ()
     attackers: NDArray[np.int64] = field(default_factory=lambda: NOBODY)
+    attackers_asked: int = 0
+    verdicts: tuple[Verdict, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def attackers_came(self) -> int:
+        """How many attackers' updates came in and passed admission."""
+        return 0 if self.intake.updates is None else int(np.isin(self.intake.updates.users, self.attackers).sum())
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,25 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+import numpy as np
+from flwr.app import Message
 from flwr.serverapp import Grid
-from torch import Tensor
 
 import draws
 from draws import Stream
 from protocol.admission import Limits
-from protocol.messages import request_content, size_of
-from protocol.requests import EvaluateRequest, TrainRequest
+from protocol.messages import size_of
 from server.exchange import exchange
 from server.intake import Intake, take_in
 from server.outcome import NOBODY, RoundOutcome
+from server.requests import Asked, cohort, train_messages
 from server.run_settings import RunSettings
 from server.state import RunState
-from strategies.rule import Aggregate, ServerView
+from strategies.rule import Aggregate, NobodyLeftError, ServerView, Verdict
 from strategies.server_model import ServerModel
-
-Asked = Mapping[int, Tensor]
-"""The users (n,) that each node is asked for, by node id."""
 
 
 def train_round(state: RunState, grid: Grid, settings: RunSettings) -> tuple[RunState, RoundOutcome]:
@@ -33,91 +31,91 @@ def train_round(state: RunState, grid: Grid, settings: RunSettings) -> tuple[Run
     began = time.perf_counter()
     asked = cohort(state, settings)  # 1 who
     messages = train_messages(state, asked, settings)
-    replies = exchange(grid, messages, settings.round_timeout)  # 2 ask
-    after, outcome = learn(state, asked, replies, settings)
+    replies = exchange(grid, messages, settings.round_timeout, settings.round_patience)  # 2 ask
+    intake = admit(state, asked, replies, settings)  # 3 believe nothing
+    defended = defend(state, intake, settings)  # 4 defend
+    after, outcome = stepped(state, asked, intake, defended, settings)  # 5 step
     bytes_down = sum(size_of(message.content) for message in messages)
     return after, replace(outcome, bytes_down=bytes_down, seconds=time.perf_counter() - began)
 
 
-def learn(
-    state: RunState, asked: Asked, replies: Iterable[Message], settings: RunSettings
-) -> tuple[RunState, RoundOutcome]:
-    """Step the model by the replies to a round's messages. Nothing that a reply holds raises."""
-    server_round = state.round + 1
-    limits = {node: _limits(users, state.model, settings) for node, users in asked.items()}
-    intake = take_in(replies, server_round, limits)  # 3 believe nothing
-    aggregate, rule, skipped = defend(state, intake, settings)  # 4 defend
-    model = state.model
-    if aggregate is not None:
-        stepped = model.step(aggregate.gradient)  # 5 step
-        if stepped.is_finite():
-            model = stepped
-        else:
-            aggregate, skipped = None, "the rule made a gradient that is not finite"
-    offences, caught = _offences(state, asked, intake, settings)
-    users = sum(len(users) for users in asked.values())
-    attackers = settings.population.malicious_users if settings.attacked(server_round) else NOBODY
-    outcome = RoundOutcome(server_round, users, intake, aggregate, 0, skipped, caught, attackers)
-    quarantined = {**state.quarantined, **dict.fromkeys(caught, server_round)}
-    after = replace(state, round=server_round, model=model, rule=rule, offences=offences, quarantined=quarantined)
-    return after, outcome
-
-
-def cohort(state: RunState, settings: RunSettings) -> dict[int, Tensor]:
-    """The next round's users by node, without those of nodes that are in quarantine."""
-    population = settings.population
-    users = population.cohort(settings.seed, state.round + 1, settings.clients_per_round)
-    return {node: part for node, part in population.by_node(users).items() if node not in state.quarantined}
-
-
-def train_messages(state: RunState, asked: Asked, settings: RunSettings) -> list[Message]:
-    """One message to each node: the model, and which of its users shall train it."""
-    server_round = state.round + 1
-    requests = {
-        node: TrainRequest(
-            server_round, users, state.run, settings.loss, state.resumed_at, state.keep_from, settings.upload_dtype
-        )
+def admit(state: RunState, asked: Asked, replies: Iterable[Message], settings: RunSettings) -> Intake:
+    """What of the replies to a round's messages can be accepted. Nothing that a reply holds raises."""
+    (num_items, dim), size = state.model.items.shape, len(state.model.shared)
+    limits = {
+        node: Limits(users, num_items, dim, size, settings.max_examples, settings.upload_dtype)
         for node, users in asked.items()
     }
-    return as_messages("train", requests, state.arrays, settings.train_config)
+    return take_in(replies, state.round + 1, limits)
 
 
-def as_messages(
-    kind: str,
-    requests: Mapping[int, TrainRequest | EvaluateRequest],
-    arrays: ArrayRecord,
-    config: ConfigRecord | None,
-) -> list[Message]:
-    """Requests to nodes as Flower's messages, with what else a user of the strategy wants nodes to know."""
-    messages = []
-    for node, request in requests.items():
-        content = request_content(arrays, request)
-        if config:
-            content["config"] = config
-        messages.append(Message(content, node, kind, group_id=str(request.server_round)))
-    return messages
+@dataclass(frozen=True)
+class Defended:
+    """What the rule made of a round's updates (``None``: nothing, ``skipped`` says why), and its state after it."""
+
+    aggregate: Aggregate | None
+    rule: Mapping[str, Any]
+    verdicts: tuple[Verdict, ...] = ()
+    skipped: str = ""
 
 
-def defend(
-    state: RunState, intake: Intake, settings: RunSettings
-) -> tuple[Aggregate | None, Mapping[str, object], str]:
-    """What the rule makes of the updates that came in, and its state after it; or ``None``, and why."""
+def defend(state: RunState, intake: Intake, settings: RunSettings) -> Defended:
+    """Let the rule combine the updates that came in."""
     updates, rule = intake.updates, settings.rule
     count = 0 if updates is None else len(updates)
     if updates is None or count < settings.min_updates:
-        return None, state.rule, f"{count} valid updates, fewer than min-updates = {settings.min_updates}"
+        too_few = f"{count} valid updates, fewer than min-updates = {settings.min_updates}"
+        return Defended(None, state.rule, skipped=too_few)
     server_round = state.round + 1
     generator = draws.generator(settings.seed, Stream.RULE, server_round)
     view = ServerView(server_round, state.model, settings.clients_per_round, generator, accuracy=settings.accuracy)
     if rule.state() != state.rule:
         rule.restore(copy.deepcopy(dict(state.rule)))
-    aggregate = rule.aggregate(updates, view)
-    return aggregate, copy.deepcopy(rule.state()), ""
+    try:
+        aggregate = rule.aggregate(updates, view)
+    except NobodyLeftError as error:
+        return Defended(None, copy.deepcopy(rule.state()), error.verdicts, str(error))
+    return Defended(aggregate, copy.deepcopy(rule.state()), aggregate.verdicts)
 
 
-def _limits(users: Tensor, model: ServerModel, settings: RunSettings) -> Limits:
-    num_items, dim = model.items.shape
-    return Limits(users, num_items, dim, len(model.shared), settings.max_examples, settings.upload_dtype)
+def stepped(
+    state: RunState, asked: Asked, intake: Intake, defended: Defended, settings: RunSettings
+) -> tuple[RunState, RoundOutcome]:
+    """The state after the round, and how the round went."""
+    server_round = state.round + 1
+    model, skipped = step(state.model, defended)
+    offences, caught = _offences(state, asked, intake, settings)
+    users = np.concatenate([NOBODY, *(part.numpy() for part in asked.values())])
+    attackers = settings.population.malicious_users if settings.attacked(server_round) else NOBODY
+    outcome = RoundOutcome(
+        server_round=server_round,
+        asked=len(users),
+        intake=intake,
+        aggregate=None if skipped else defended.aggregate,
+        bytes_down=0,
+        skipped=skipped,
+        quarantined=caught,
+        attackers=attackers,
+        attackers_asked=int(np.isin(users, attackers).sum()),
+        verdicts=defended.verdicts,
+    )
+    after = replace(
+        state,
+        round=server_round,
+        model=model,
+        rule=defended.rule,
+        offences=offences,
+        quarantined={**state.quarantined, **dict.fromkeys(caught, server_round)},
+    )
+    return after, outcome
+
+
+def step(model: ServerModel, defended: Defended) -> tuple[ServerModel, str]:
+    """The model after the round, and why it stays as it is where it does."""
+    if defended.aggregate is None:
+        return model, defended.skipped
+    moved = model.step(defended.aggregate.gradient)
+    return (moved, "") if moved.is_finite() else (model, "the rule made a gradient that is not finite")
 
 
 def _offences(

@@ -14,7 +14,7 @@ from protocol.upload_dtype import UploadDtype
 from server.population.population import Population
 from strategies.rule import Rule
 
-Metrics = Mapping[str, Mapping[str, float]]
+Metrics = Mapping[str, Mapping[str, float | None]]
 
 
 def _no_metrics(totals: Mapping[str, Any], model: GlobalModel) -> Metrics:
@@ -34,7 +34,8 @@ class RunSettings:
     ``valid``; ``min_updates``: a round with fewer valid updates leaves the model as it is; ``eval_users``: how many
     benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that failed or had a user rejected in so
     many of its rounds in a row is not asked again, 0 for never; ``upload_dtype``: what updates travel in;
-    ``round_timeout``: seconds that replies are waited for; ``accuracy``: of shared parameters (p,) on the server's
+    ``round_timeout``: seconds that replies are waited for, in training with ``round_patience`` (see ``Deadline``);
+    ``accuracy``: of shared parameters (p,) on the server's
     validation set, where it has one; ``attacked``: whether malicious users attack in a round, for measurement alone;
     ``eval_every``: rounds from one evaluation to the next, the last round has one in any case; ``train_config``,
     ``evaluate_config``: what else is told to nodes, for apps other than this one's.
@@ -54,6 +55,7 @@ class RunSettings:
     quarantine_after: int = 0
     upload_dtype: UploadDtype = "float32"
     round_timeout: float = 600.0
+    round_patience: float = 0.0
     accuracy: Callable[[Tensor], float] | None = None
     attacked: Callable[[int], bool] = _never
     num_rounds: int = 3

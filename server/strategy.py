@@ -20,7 +20,9 @@ from server.grids.direct_grid import DirectGrid
 from server.journal import Journal
 from server.outcome import Counted, RoundOutcome
 from server.recovery.interrupts import StoppedError, finishing_rounds
-from server.round import Asked, cohort, learn, train_messages, train_round
+from server.requests import Asked, cohort, train_messages
+from server.results.status import Ending, ending
+from server.round import admit, defend, stepped, train_round
 from server.run_settings import RunSettings
 from server.state import RunState
 
@@ -49,6 +51,7 @@ class FedRec(Strategy):
         self._asked: Asked = {}
         self._sent: list[Message] = []
         self._warned = set[int]()
+        self._told_unknown = False
         self._began = time.monotonic()
 
     def start(
@@ -74,7 +77,7 @@ class FedRec(Strategy):
             self._adopt(initial_arrays)
         self.summary()
         self._began = time.monotonic() - self.state.tally.elapsed
-        result, status = TrainingResult(), "interrupted"
+        result, ended = TrainingResult(), Ending("interrupted")
         try:
             self._journal.begin(self.state)
             if not self.state.round:
@@ -84,12 +87,12 @@ class FedRec(Strategy):
                     self._step(grid, result, evaluate_fn)
                     if asked_to_stop() and self.state.round < self.settings.num_rounds:
                         raise KeyboardInterrupt
-            status = "completed"
+            ended = ending(self.state.tally, self.settings.selection)
         except (KeyboardInterrupt, SystemExit, StoppedError):
             self._journal.interrupted(self._timed(self.state))
             raise
         finally:
-            result.summary = self._end(status)
+            result.summary = self._end(ended)
         result.arrays = self.state.arrays
         return result
 
@@ -103,14 +106,15 @@ class FedRec(Strategy):
         settings, before = self.settings, self.state
         state, outcome = train_round(before, grid, settings)
         state = replace(state, tally=state.tally.plus(outcome))
-        self._tell(outcome.server_round, outcome.intake.failed, outcome.skipped)
+        self._tell(outcome)
         last, line = state.round == settings.num_rounds, None
         if last or state.round % settings.eval_every == 0:
             began = time.perf_counter()
             counted = evaluate(state, grid, settings)
-            self._tell(state.round, counted.failed)
+            self._tell_failures(state.round, counted.failed)
             line = self._line(state, outcome, counted, time.perf_counter() - began)
             state = replace(state, tally=state.tally.evaluated(line, counted))
+            self._tell_unknown(state, counted)
             result.evaluate_metrics_clientapp[state.round] = _record(line)
             found = evaluate_fn(state.round, state.arrays) if evaluate_fn else None
             if found is not None:
@@ -125,15 +129,30 @@ class FedRec(Strategy):
             **self.settings.metrics(counted.totals, state.global_model),
             "loss": outcome.intake.mean_loss,
             "of_users": counted.of_users,
+            "counted": {name: sum(counts) for name, counts in counted.totals.items()},
             "failed_nodes": {str(node): reason for node, reason in counted.failed.items()},
             "seconds": round(time.monotonic() - self._began, 3),
             "evaluation_seconds": round(seconds, 3),
         }
 
-    def _tell(self, server_round: int, failed: Mapping[int, str], skipped: str = "") -> None:
+    def _tell(self, outcome: RoundOutcome) -> None:
+        self._tell_failures(outcome.server_round, outcome.intake.failed)
+        if outcome.skipped:
+            log(WARNING, "Round %d is skipped: %s.", outcome.server_round, outcome.skipped)
+        for node in outcome.quarantined:
+            offences = self.settings.quarantine_after
+            log(WARNING, "Node %d is not asked any more: %d rounds in a row with an offence.", node, offences)
+
+    def _tell_unknown(self, state: RunState, counted: Counted) -> None:
+        """Say once that an evaluation has no value, and why."""
+        selection, last = self.settings.selection, state.tally.evaluations[-1]
+        if self._told_unknown or not selection or (last["valid"] or {}).get(selection) is not None:
+            return
+        self._told_unknown = True
+        log(WARNING, "The evaluation after round %d is unknown: %s.", state.round, _why_unknown(counted))
+
+    def _tell_failures(self, server_round: int, failed: Mapping[int, str]) -> None:
         """Say of each node once that it failed: a run goes on without it, and could seem to have gone well."""
-        if skipped:
-            log(INFO, "Round %d is skipped: %s.", server_round, skipped)
         for node, reason in failed.items():
             if node not in self._warned:
                 log(WARNING, "Node %d failed in round %d: %s", node, server_round, reason)
@@ -142,14 +161,17 @@ class FedRec(Strategy):
     def _timed(self, state: RunState) -> RunState:
         return replace(state, tally=replace(state.tally, elapsed=time.monotonic() - self._began))
 
-    def _end(self, status: str) -> dict[str, Any]:
+    def _end(self, ended: Ending) -> dict[str, Any]:
         self.state = self._timed(self.state)
         tally = self.state.tally
         if tally.failures:
             log(WARNING, "%d answers of nodes failed: see failed_nodes in rounds.jsonl.", tally.failures)
         quarantined = {str(node): since for node, since in self.state.quarantined.items()}
-        summary = {**tally.summary(self.settings.selection), "quarantined": quarantined}
-        return self._journal.end(status, self.state, summary)
+        if ended.reason:
+            log(WARNING, "This run's status is %r. %s", ended.status, ended.reason)
+        reason = {"reason": ended.reason} if ended.reason else {}
+        summary = {**reason, **tally.summary(self.settings.selection), "quarantined": quarantined}
+        return self._journal.end(ended.status, self.state, summary)
 
     def summary(self) -> None:
         """Say in a line who takes part; all else is in the run's record."""
@@ -169,7 +191,9 @@ class FedRec(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let the rule combine the updates that pass admission, and step the model by the outcome."""
-        self.state, self.outcome = learn(self.state, self._asked, replies, self.settings)
+        intake = admit(self.state, self._asked, replies, self.settings)
+        defended = defend(self.state, intake, self.settings)
+        self.state, self.outcome = stepped(self.state, self._asked, intake, defended, self.settings)
         self.state = replace(self.state, tally=self.state.tally.plus(self.outcome))
         return self.state.arrays, MetricRecord({"num-updates": len(self.outcome.intake.losses)})
 
@@ -197,7 +221,17 @@ class FedRec(Strategy):
 def _record(metrics: Mapping[str, Any]) -> MetricRecord:
     """Metrics by part as Flower's, named ``valid-hr@5``, …"""
     parts = {part: metrics[part] for part in ("valid", "test") if part in metrics}
-    return MetricRecord({f"{part}-{name}": value for part, found in parts.items() for name, value in found.items()})
+    named = {f"{part}-{name}": value for part, found in parts.items() for name, value in found.items()}
+    return MetricRecord({name: value for name, value in named.items() if value is not None})
+
+
+def _why_unknown(counted: Counted) -> str:
+    if counted.of_users:
+        return "none of the users asked has an item to be evaluated with (three interactions are needed)"
+    if counted.failed:
+        node, reason = min(counted.failed.items())
+        return f"no node answered it (node {node}: {reason})"
+    return "there is no benign user to ask"
 
 
 def _until_asked(grid: Grid) -> AbstractContextManager[Callable[[], bool]]:

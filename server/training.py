@@ -11,8 +11,10 @@ from typing import Any
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from protocol.requests import PopulationQuery
 from server.config import ServerConfig, effective
 from server.grids.direct_grid import DirectGrid
+from server.grids.engine import is_simulated
 from server.journal import RunIdentity, RunJournal
 from server.population.nodes import discover
 from server.population.population import Population
@@ -33,11 +35,19 @@ FAREWELL = 20.0
 """Seconds that a deployed run gives the ServerApp of a SuperLink that has died to notice it and end."""
 
 
+QUARANTINE_AFTER = 5
+"""Rounds in a row with an offence after which a deployed node is not asked any more, where the option says nothing."""
+
+
+class NothingTrainedError(RuntimeError):
+    """A run came to its last round, and no round had trained the model; the text says why."""
+
+
 def run_training(grid: Grid, config: ServerConfig, directory: Path) -> dict[str, Any]:
     """Train as the configuration says; results in ``directory``. Returns the summary."""
     task = TASKS[config.options.model](config)
-    if task.notice:
-        log(WARNING, task.notice)
+    for notice in _notices(config, task):
+        log(WARNING, notice)
     log(INFO, "Results: %s", directory)
     with held(directory, 0.0 if isinstance(grid, DirectGrid) else FAREWELL):
         summary = make_strategy(grid, config, directory, task).start(grid).summary
@@ -56,20 +66,26 @@ def make_strategy(grid: Grid, config: ServerConfig, directory: Path, task: Task)
     checkpoints = Checkpoints(directory, options.keep_checkpoints)
     found = resumable(checkpoints, config, directory, model, nodes) if options.resume else None
     expected = None if found is None else Counter[int](found.about["nodes_hosting"])
-    population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue, expected)
-    settings = _settings(config, task, population)
+    # Nodes may keep state of an earlier run of the same name: the number tells the two apart.
+    run = found.state.run if found else f"{directory.name}-{secrets.token_hex(4)}"
+    resumed_at = (*checkpoints.resumes(), found.state.round) if found else ()
+    query = PopulationQuery(run, resumed_at, options.resume_without_state)
+    population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue, expected, query)
+    settings = _settings(config, task, population, isinstance(grid, DirectGrid) or is_simulated(grid))
     about = {
         "options": effective(config),
         "nodes": nodes,
         "population": population.fingerprint,
         "nodes_hosting": sorted(population.node_digests.elements()),
+        "data": population.data_digest,
     }
     if found is None:
-        # Nodes may keep state of an earlier run of the same name: the number tells the two apart.
-        state = RunState(f"{directory.name}-{secrets.token_hex(4)}", 0, model, settings.rule.state())
+        state = RunState(run, 0, model, settings.rule.state())
     else:
         state = taken_up(found, about, checkpoints, directory)
-    identity = RunIdentity(effective(config), about, [str(item) for item in task.catalogue.item_ids], task.notice)
+    identity = RunIdentity(
+        effective(config), about, [str(item) for item in task.catalogue.item_ids], " ".join(_notices(config, task))
+    )
     observers = (
         Tracking(options.tracker, directory),
         Progress(directory.name, options.num_server_rounds, task.shown, state.round),
@@ -80,9 +96,25 @@ def make_strategy(grid: Grid, config: ServerConfig, directory: Path, task: Task)
     return FedRec(state, settings, journal)
 
 
-def _settings(config: ServerConfig, task: Task, population: Population) -> RunSettings:
+def _notices(config: ServerConfig, task: Task) -> list[str]:
+    """What whoever reads a run's results must know: said at its start, and in its summary."""
+    attack = config.options.attack
+    nobody = f"attack = {attack!r}, but malicious-fraction = 0: nobody attacks in this run."
+    return [*([task.notice] if task.notice else []), *([nobody] if attack != "none" and not config.attacked else [])]
+
+
+def _settings(config: ServerConfig, task: Task, population: Population, simulated: bool) -> RunSettings:
     options, users = config.options, len(population.users)
     size = options.clients_per_round
+    if config.attacked:
+        require(
+            len(population.malicious_users) > 0,
+            "attack",
+            options.attack,
+            f"a node that hosts a malicious user: malicious-fraction = {options.malicious_fraction} of {users} users "
+            "is nobody, or the attacker's node did not come. Raise the fraction, start that node, or say attack='none'",
+        )
+    usual = 0 if simulated else QUARANTINE_AFTER
     require(size <= users, "clients-per-round", size, f"at most the {users} users that the nodes host")
     return RunSettings(
         population=population,
@@ -96,9 +128,10 @@ def _settings(config: ServerConfig, task: Task, population: Population) -> RunSe
         max_examples=options.max_examples,
         min_updates=options.min_updates,
         eval_users=options.eval_users,
-        quarantine_after=options.quarantine_after,
+        quarantine_after=options.quarantine_after if options.quarantine_after >= 0 else usual,
         upload_dtype=options.upload_dtype,
         round_timeout=options.round_timeout,
+        round_patience=options.round_patience,
         accuracy=task.accuracy,
         attacked=config.is_attacked,
         num_rounds=options.num_server_rounds,

@@ -15,7 +15,7 @@ from settings import plugins
 from settings.options import OptionError, Scalar, option_names, require, with_plugin_options
 from strategies.chain import compose, links, prefix_of
 from strategies.detection import Detection, DetectionTally
-from strategies.rule import ServerView
+from strategies.rule import NobodyLeftError, ServerView
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,11 @@ def replay(run: Path, defense: str, options: Mapping[str, Scalar] | None = None)
     tally, rounds, started = DetectionTally(), 0, time.perf_counter()
     for one in recorded_rounds(run):
         generator = draws.generator(int(used["seed"]), Stream.RULE, one.server_round)
-        aggregate = rule.aggregate(one.updates, ServerView(one.server_round, one.model, cohort, generator))
-        tally = tally.plus(aggregate.verdicts, one.malicious, one.updates.num_examples.numpy())
+        try:
+            verdicts = rule.aggregate(one.updates, ServerView(one.server_round, one.model, cohort, generator)).verdicts
+        except NobodyLeftError as error:
+            verdicts = error.verdicts
+        tally = tally.plus(verdicts, one.malicious, one.updates.num_examples.numpy())
         rounds += 1
     if not rounds:
         raise OptionError(f"{run} has no recorded updates: train with record-updates, say '10' for every tenth round.")

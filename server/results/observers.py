@@ -50,11 +50,11 @@ class Observers(Observer):
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = list(observers)
-        self._failures = Counter[str]()
-        self._in_a_row = Counter[str]()
+        self._failures = Counter[int]()
+        self._in_a_row = Counter[int]()
 
     def begin(self, options: Line, done: int) -> None:
-        self._tell(lambda one: one.begin(options, done), most_failures=1)
+        self._tell(lambda one: one.begin(options, done), weight=MOST_FAILURES)
 
     def round(self, before: ServerModel, outcome: RoundOutcome, line: Line) -> None:
         self._tell(lambda one: one.round(before, outcome, line))
@@ -64,21 +64,23 @@ class Observers(Observer):
 
     def close(self, status: str) -> None:
         self._tell(lambda one: one.close(status))
-        for name, count in self._failures.items():
+        for index, count in self._failures.items():
+            name = self._observers[index].name
             log(WARNING, "%s failed %d times in this run: what it keeps has gaps.", name, count)
 
-    def _tell(self, call: Callable[[Observer], None], most_failures: int = MOST_FAILURES) -> None:
-        for one in list(self._observers):
+    def _tell(self, call: Callable[[Observer], None], weight: int = 1) -> None:
+        for index, one in enumerate(self._observers):
+            if self._in_a_row[index] >= MOST_FAILURES:
+                continue
             try:
                 call(one)
-                self._in_a_row[one.name] = 0
+                self._in_a_row[index] = 0
             except StorageError:
                 raise
             except Exception as error:
-                self._failures[one.name] += 1
-                self._in_a_row[one.name] += 1
-                if self._failures[one.name] == 1:
+                self._failures[index] += 1
+                self._in_a_row[index] += weight
+                if self._failures[index] == 1:
                     log(WARNING, "%s failed; the run goes on. %s: %s", one.name, type(error).__name__, error)
-                if self._in_a_row[one.name] >= most_failures:
+                if self._in_a_row[index] >= MOST_FAILURES:
                     log(WARNING, "%s is not told of this run any more.", one.name)
-                    self._observers.remove(one)

@@ -39,7 +39,7 @@ class Progress(Observer):
 
     def evaluation(self, line: Mapping[str, Any]) -> None:
         """Show the newest metrics, and remember them."""
-        self._metrics = "  ".join(f"{name} {line['test'][name]:.4f}" for name in self._names)
+        self._metrics = "  ".join(f"{name} {_shown(line['test'][name])}" for name in self._names)
         self._show(line["round"])
 
     def close(self, status: str) -> None:
@@ -57,6 +57,10 @@ class Progress(Observer):
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         else:
             log(INFO, text)
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def clock(seconds: float) -> str:

@@ -16,7 +16,7 @@ import safetensors.torch
 
 from protocol.requests import GlobalModel
 from server.outcome import RoundOutcome
-from server.results.storage import storing, write_whole
+from server.results.storage import storing, write_atomically
 from server.results.tally import finite
 
 LINES = ("rounds.jsonl", "metrics.jsonl")
@@ -66,7 +66,7 @@ class Recorder:
         return sizes
 
     def summary(self, summary: dict[str, Any]) -> None:
-        """``summary.json``, whole or not at all."""
+        """``summary.json``, complete or not at all."""
         self._write("summary.json", summary)
 
     def model(self, model: GlobalModel, item_ids: list[str], run: str) -> None:
@@ -77,7 +77,7 @@ class Recorder:
         tensors = {"items": model.items.contiguous(), "shared": model.shared.contiguous()}
         content = safetensors.torch.save(tensors, {"item_ids": json.dumps(item_ids), "run": run})
         with storing(self._directory):
-            write_whole(self._directory / "model.safetensors", content)
+            write_atomically(self._directory / "model.safetensors", content)
 
     def close(self) -> None:
         """Close the files of a run that ends."""
@@ -91,7 +91,7 @@ class Recorder:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         with storing(self._directory):
-            write_whole(self._directory / name, (json.dumps(content, indent=2) + "\n").encode())
+            write_atomically(self._directory / name, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _opened(path: Path, size: int) -> TextIO:
@@ -110,14 +110,13 @@ def round_line(outcome: RoundOutcome) -> dict[str, Any]:
     """
     intake = outcome.intake
     came = intake.updates.users.numpy() if intake.updates is not None else np.empty(0, np.int64)
-    verdicts = outcome.aggregate.verdicts if outcome.aggregate is not None else ()
     rules = {
         verdict.rule: {
             "filtered": verdict.users[~verdict.kept].tolist(),
             "scores": [finite(float(f"{score:.6g}")) for score in verdict.scores.tolist()],
             **{name: finite(value) for name, value in verdict.notes.items()},
         }
-        for verdict in verdicts
+        for verdict in outcome.verdicts
     }
     return {
         "round": outcome.server_round,

@@ -13,7 +13,7 @@ from strategies.detection import Detection, DetectionTally
 
 NUMBERS = (
     "rounds", "seconds", "elapsed", "bytes_up", "bytes_down", "evaluation_up", "evaluation_down", "updates", "failures",
-    "skipped",
+    "skipped", "attacked_rounds", "carried_out",
 )  # fmt: skip
 
 EVALUATED = ("round", "valid", "test", "of_users")
@@ -25,7 +25,9 @@ class Tally:
     """Time, bytes, rejections, detection, and the evaluations of a run so far.
 
     ``seconds``: of the rounds; ``elapsed``: of the whole run up to the last checkpoint. ``rejected``: users by
-    reason; ``failed``: answers by kind of failure; ``evaluations``: of each its round, its metrics and their users.
+    reason; ``failed``: answers by kind of failure; ``why_skipped``: the reason of the last skipped round;
+    ``attacked_rounds``: those in which attackers were asked, ``carried_out``: those of them in which all of these
+    attackers' updates came in; ``evaluations``: of each its round, its metrics and their users.
     """
 
     rounds: int = 0
@@ -38,6 +40,9 @@ class Tally:
     updates: int = 0
     failures: int = 0
     skipped: int = 0
+    why_skipped: str = ""
+    attacked_rounds: int = 0
+    carried_out: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     detection: DetectionTally = field(default_factory=DetectionTally)
@@ -46,8 +51,8 @@ class Tally:
     def plus(self, outcome: RoundOutcome) -> Tally:
         """Count one more round."""
         intake, aggregate, detection = outcome.intake, outcome.aggregate, self.detection
-        if aggregate is not None and intake.updates is not None:
-            detection = detection.plus(aggregate.verdicts, outcome.attackers, intake.updates.num_examples.numpy())
+        if intake.updates is not None:
+            detection = detection.plus(outcome.verdicts, outcome.attackers, intake.updates.num_examples.numpy())
         return replace(
             self,
             rounds=self.rounds + 1,
@@ -57,6 +62,9 @@ class Tally:
             updates=self.updates + len(intake.losses),
             failures=self.failures + len(intake.failed),
             skipped=self.skipped + (aggregate is None),
+            why_skipped=outcome.skipped or self.why_skipped,
+            attacked_rounds=self.attacked_rounds + (outcome.attackers_asked > 0),
+            carried_out=self.carried_out + (0 < outcome.attackers_asked <= outcome.attackers_came),
             rejected=_sum(self.rejected, intake.reasons),
             failed=_sum(self.failed, Counter(map(_kind, intake.failed.values()))),
             detection=detection,
@@ -66,28 +74,34 @@ class Tally:
         """Count one more evaluation, which has this line in ``metrics.jsonl``."""
         return replace(
             self,
+            failures=self.failures + len(counted.failed),
+            failed=_sum(self.failed, Counter(map(_kind, counted.failed.values()))),
             evaluation_down=self.evaluation_down + counted.bytes_down,
             evaluation_up=self.evaluation_up + counted.bytes_up,
-            evaluations=(*self.evaluations, {name: line[name] for name in EVALUATED}),
+            evaluations=(*self.evaluations, {name: line.get(name) for name in EVALUATED}),
         )
 
-    @property
-    def comparable(self) -> list[Mapping[str, Any]]:
-        """The evaluations that count: those of as many users as the last one, and more.
+    def known(self, selection: str) -> list[Mapping[str, Any]]:
+        """The evaluations in which the validation metric ``selection`` has a value: somebody was counted."""
+        return [line for line in self.evaluations if (line["valid"] or {}).get(selection) is not None]
+
+    def comparable(self, selection: str) -> list[Mapping[str, Any]]:
+        """The evaluations that count: of those that are known the ones of as many users as the last one, and more.
 
         One that a node did not answer is of other users. A node that is gone for good is missing in the last one too.
         """
-        fewest = self.evaluations[-1]["of_users"] if self.evaluations else 0
-        return [line for line in self.evaluations if line["of_users"] >= fewest]
+        known = self.known(selection)
+        return [line for line in known if line["of_users"] >= known[-1]["of_users"]]
 
     def best(self, selection: str) -> Mapping[str, Any] | None:
         """The evaluation with the highest validation metric, the first of equal ones; ``None`` before the first."""
-        return max(self.comparable, key=lambda line: line["valid"][selection], default=None)
+        return max(self.comparable(selection), key=lambda line: line["valid"][selection], default=None)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
             **{name: getattr(self, name) for name in NUMBERS},
+            "why_skipped": self.why_skipped,
             "rejected": dict(self.rejected),
             "failed": dict(self.failed),
             "detection": {rule: asdict(found) for rule, found in self.detection.by_rule.items()},
@@ -106,6 +120,7 @@ class Tally:
         )
         return Tally(
             **{name: found[name] for name in NUMBERS},
+            why_skipped=found["why_skipped"],
             rejected=dict(found["rejected"]),
             failed=dict(found["failed"]),
             detection=detection,
@@ -114,14 +129,15 @@ class Tally:
 
     def summary(self, selection: str) -> dict[str, Any]:
         """What ``summary.json`` says of the run's results."""
-        best = self.best(selection)
+        best, known, comparable = self.best(selection), self.known(selection), self.comparable(selection)
         return {
             "rounds": self.rounds,
             "best_round": best["round"] if best else None,
             "valid": best["valid"] if best else None,
             "test": best["test"] if best else None,
-            "test_last_five": last_five(self.comparable),
-            "partial_evaluations": len(self.evaluations) - len(self.comparable),
+            "test_last_five": last_five(comparable),
+            "partial_evaluations": len(known) - len(comparable),
+            "unknown_evaluations": len(self.evaluations) - len(known),
             "detection": {
                 rule: {name: finite(value) for name, value in found.measures().items()}
                 for rule, found in self.detection.by_rule.items()
@@ -134,6 +150,7 @@ class Tally:
             "failed_answers": self.failures,
             "failures": dict(sorted(self.failed.items())),
             "skipped_rounds": self.skipped,
+            "attacked_rounds": self.attacked_rounds,
             "seconds": round(self.elapsed, 3),
             "rounds_per_second": round(self.rounds / self.seconds, 3) if self.seconds else None,
             "bytes": {
@@ -149,10 +166,18 @@ class Tally:
         }
 
 
-def last_five(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """The mean of each test metric over the last five evaluations: steadier than one of them."""
+def last_five(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float | None] | None:
+    """The mean of each test metric over the last five evaluations: steadier than one of them.
+
+    A metric that is unknown in one of them has no mean.
+    """
     lines = [line["test"] for line in evaluations[-5:]]
-    return {name: math.fsum(line[name] for line in lines) / len(lines) for name in lines[0]} if lines else None
+    return {name: _mean([line[name] for line in lines]) for name in lines[0]} if lines else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None
 
 
 def finite(value: float) -> float | None:

@@ -28,7 +28,7 @@ class Tracker(Protocol):
         """Some numbers of a round."""
 
     def close(self, status: str) -> None:
-        """There will be no more; ``status``: the run's, "completed" or "interrupted"."""
+        """There will be no more; ``status``: the run's, see ``server.results.status``."""
 
 
 class Nowhere:
@@ -81,6 +81,10 @@ def _wait_for_a_later_second(directory: Path) -> None:
     time.sleep(max(latest + 1 - time.time(), 0))
 
 
+ENDINGS = {"completed": "FINISHED", "interrupted": "KILLED"}
+"""What MLflow calls a run's status; any other is a run that failed."""
+
+
 class MLflow:
     """A run in the SQLite store ``mlflow.db`` beside the run directories; rounds are written many at a time.
 
@@ -125,7 +129,7 @@ class MLflow:
 
     def close(self, status: str) -> None:
         self._write()
-        self._client.set_terminated(self._run, "FINISHED" if status == "completed" else "KILLED")
+        self._client.set_terminated(self._run, ENDINGS.get(status, "FAILED"))
 
     def _write(self) -> None:
         for start in range(0, len(self._waiting), self.BATCH):
