@@ -16,8 +16,8 @@ from unittest.mock import patch
 import torch
 
 from protocol.upload_dtype import KINDS, narrowed, widened
+from server.round import train_round
 from server.simulation import simulate
-from strategies.fedrec import FedRec, RoundOutcome
 
 PARTS = ("uploads", "underflow")
 
@@ -60,16 +60,14 @@ def uploads(common: dict[str, Any], seeds: range) -> None:
 def underflow(common: dict[str, Any], seeds: range) -> None:
     """Print what rounding does to the values of the first and of the last rounds' honest updates."""
     rows: list[torch.Tensor] = []
-    seen = FedRec.aggregate_train
 
-    def watch(strategy: FedRec, server_round: int, replies: Any) -> Any:
-        result = seen(strategy, server_round, replies)
-        outcome = strategy.outcome
-        if isinstance(outcome, RoundOutcome) and outcome.intake.updates is not None:
+    def watch(*arguments: Any) -> Any:
+        after, outcome = train_round(*arguments)
+        if outcome.intake.updates is not None:
             rows.append(outcome.intake.updates.rows.flatten())
-        return result
+        return after, outcome
 
-    with patch.object(FedRec, "aggregate_train", watch):
+    with patch("server.strategy.train_round", watch):
         _run({**common, "seed": seeds[0]})
     print(f"\n{'values of':16}{'median':>10}{'1 %':>10}", end="")
     print("".join(f"{kind + ' to 0':>16}{'off by > 1 %':>14}" for kind in list(KINDS)[1:]))

@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from flwr.app import Context, Message
@@ -98,8 +99,9 @@ def run(
     from server.grids import ray_access
     from server.grids.local_grid import LocalGrid
     from server.results.run_directory import make_run_directory
+    from server.round import train_round
     from server.simulation import default_options
-    from server.training import Training, run_training
+    from server.training import run_training
 
     os.environ[FAILING] = f"{failing} {dying}"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -115,10 +117,10 @@ def run(
         config = server_config(run_config)
         directory = make_run_directory(config)
         taken: list[tuple[int, float, float, int]] = []
-        real = Training._round
 
-        def measured(self: Training, server_round: int) -> None:
-            real(self, server_round)
+        def measured(*arguments: Any) -> Any:
+            after, outcome = train_round(*arguments)
+            server_round = outcome.server_round
             if server_round % every == 0 or server_round == 1:
                 pids = family()
                 taken.append((server_round, memory([os.getpid()]), memory(pids), len(pids)))
@@ -127,8 +129,10 @@ def run(
                     f"{taken[-1][2]:9.1f} MiB",
                     flush=True,
                 )
+            return after, outcome
 
-        Training._round = measured  # type: ignore[method-assign]
+        patched = patch("server.strategy.train_round", measured)
+        patched.start()
         started = time.monotonic()
         if engine == "ray":
             os.environ[MORTAL] = "1"
@@ -141,6 +145,7 @@ def run(
         else:
             grid = LocalGrid(failing_app, run_config, nodes, str(directory / "nodes"))  # type: ignore[arg-type, assignment]
         summary = run_training(grid, config, directory)
+        patched.stop()
         seconds = time.monotonic() - started
         lines = [json.loads(line) for line in (directory / "rounds.jsonl").read_text().splitlines()]
         expected = [

@@ -30,11 +30,11 @@ CASES: Mapping[str, Mapping[str, Scalar]] = {
 }
 
 PARTS = {
-    "the round": "server.training.Training._round",
+    "the round": "server.strategy.train_round",
     "the node's answer": "server.grids.local_grid.LocalGrid._answer",
     "the learner": "client.learners.sasrec.SequenceLearner.train",
     "the gradients": "client.learners.sasrec.cohort_gradient",
-    "reading and judging replies": "strategies.fedrec.take_in",
+    "reading and judging replies": "server.round.take_in",
     "the rule": "strategies.rule.Mean.aggregate",
     "union and what follows": "strategies.rules.union.Union.aggregate",
     "the server's Adam": "strategies.server_model.ServerModel.step",

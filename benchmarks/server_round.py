@@ -20,8 +20,8 @@ from protocol.admission import Limits
 from protocol.messages import model_record, train_reply_content
 from protocol.requests import GlobalModel, TrainReply
 from protocol.updates import Updates, make_updates
-from strategies.intake import take_in
-from strategies.population import Population
+from server.intake import take_in
+from server.population.population import Population
 from strategies.server_model import ServerModel
 
 DIM, ROWS_A_USER, NODES = 64, 25, 2

@@ -50,7 +50,7 @@ class Node:
         if here.malicious.any():
             make_attack(self._config.run.attack, self._config.run_config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
-        return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint())
+        return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint(), here.data_digest)
 
     def attacker(self, request: TrainRequest) -> Attacker | None:
         """The attacker that controls the node's malicious users, or ``None`` where there are none."""

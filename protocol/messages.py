@@ -17,6 +17,7 @@ from protocol.requests import (
     GlobalModel,
     Hosted,
     LossOptions,
+    PopulationQuery,
     TrainReply,
     TrainRequest,
 )
@@ -63,6 +64,21 @@ def request_content(model: ArrayRecord, request: TrainRequest | EvaluateRequest)
     if isinstance(request, TrainRequest):
         fields["upload-dtype"] = request.upload_dtype
     return RecordDict({"model": model, "users": _record({"users": request.users}), "request": ConfigRecord(fields)})
+
+
+def query_content(query: PopulationQuery) -> RecordDict:
+    """A population query's content."""
+    fields = {"run": query.run, "resumed-at": list(query.resumed_at), "afresh": query.afresh}
+    return RecordDict({"query": ConfigRecord(fields)})  # type: ignore[arg-type]
+
+
+def read_query(content: RecordDict) -> PopulationQuery:
+    """The inverse of ``query_content``; a query without content asks for no private state."""
+    if "query" not in content:
+        return PopulationQuery()
+    fields: dict[str, Any] = dict(_config(content, "query").items())
+    resumed_at = tuple(int(number) for number in fields["resumed-at"])
+    return PopulationQuery(str(fields["run"]), resumed_at, bool(fields["afresh"]))
 
 
 def read_model(content: RecordDict) -> GlobalModel:
@@ -154,7 +170,12 @@ def read_counts(content: RecordDict, expected: Mapping[str, int], server_round: 
 
 def hosted_content(hosted: Hosted) -> RecordDict:
     """A node's answer to the population query."""
-    sizes: dict[str, Any] = {"num-users": hosted.num_users, "num-items": hosted.num_items, "code": hosted.code}
+    sizes: dict[str, Any] = {
+        "num-users": hosted.num_users,
+        "num-items": hosted.num_items,
+        "code": hosted.code,
+        "data-digest": hosted.data_digest,
+    }
     columns = _record({"users": hosted.users, "malicious": hosted.malicious})
     return RecordDict({"hosted": columns, "sizes": ConfigRecord(sizes)})
 
@@ -162,17 +183,20 @@ def hosted_content(hosted: Hosted) -> RecordDict:
 def read_hosted(content: RecordDict) -> Hosted:
     """The inverse of ``hosted_content``. Raises ``UnreadableError``."""
     arrays, sizes = _arrays(content, "hosted"), _config(content, "sizes")
-    num_users, num_items, code = _whole(sizes, "num-users"), _whole(sizes, "num-items"), sizes.get("code")
+    num_users, num_items = _whole(sizes, "num-users"), _whole(sizes, "num-items")
+    code, data_digest = sizes.get("code"), sizes.get("data-digest")
     _check_size(content, 2 * MOST_BEFORE_NUMBERS + 9 * num_users)
     users = to_tensor(_named(arrays, "users"), np.int64, 1)
     malicious = to_tensor(_named(arrays, "malicious"), np.bool_, 1)
     if not isinstance(code, str) or len(code) > LONGEST_TEXT:
         raise UnreadableError("no fingerprint of its program")
+    if not isinstance(data_digest, str) or len(data_digest) > LONGEST_TEXT:
+        raise UnreadableError("no digest of its data")
     if len(users) != len(malicious) or bool(((users < 0) | (users >= num_users)).any()):
         raise UnreadableError("users that do not fit the sizes stated")
     if len(torch.unique(users)) != len(users):
         raise UnreadableError("a user that it claims twice")
-    return Hosted(users, malicious, num_users, num_items, code)
+    return Hosted(users, malicious, num_users, num_items, code, data_digest)
 
 
 def size_of(content: RecordDict) -> int:

@@ -11,16 +11,16 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.config import server_config
 from server.grids.engine import is_simulated, open_engine
+from server.population.population import PopulationError
 from server.recovery.interrupts import StoppedError, ending_at_once
 from server.results.run_directory import make_run_directory
 from server.results.storage import StorageError
-from server.training import run_training
+from server.training import NothingTrainedError, run_training
 from settings.options import OptionError
-from strategies.population import PopulationError
 
 app = ServerApp()
 
-EXPECTED_ERRORS = (OptionError, PopulationError, StorageError, StoppedError)
+EXPECTED_ERRORS = (OptionError, PopulationError, StorageError, StoppedError, NothingTrainedError)
 """Errors whose text is a sentence for the person who started the run; a stack trace would only hide it."""
 
 
@@ -44,7 +44,9 @@ def main(grid: Grid, context: Context) -> None:
         directory = make_run_directory(config)
         deployed = ending_at_once() if not is_simulated(grid) else nullcontext()
         with deployed, open_engine(grid, config, context, directory) as engine:
-            run_training(engine, config, directory)
+            summary = run_training(engine, config, directory)
+        if summary["status"] == "failed":
+            raise NothingTrainedError(summary["reason"])
     except EXPECTED_ERRORS as error:
         log(logging.ERROR, "This run cannot go on. %s", error)
         raise

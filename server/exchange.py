@@ -17,6 +17,7 @@ from grpc import RpcError, StatusCode
 
 from server.grids.direct_grid import DirectGrid
 from server.looks import Looks
+from server.patience import Deadline
 from server.recovery.interrupts import StoppedError
 
 SHORTEST_POLL, LONGEST_POLL = 0.002, 0.2
@@ -90,19 +91,23 @@ class Pending:
         time.sleep(max(self._pause, self._made / LOOKS_A_SECOND))
 
 
-def exchange(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
+def exchange(grid: Grid, messages: Iterable[Message], timeout: float, patience: float = 0.0) -> list[Message]:
     """The replies that came within ``timeout`` seconds; who did not answer is absent.
 
-    Raises ``StoppedError`` where the SuperLink takes no more requests of this run.
+    ``patience``: see ``Deadline``; the nodes of the project's own engines are its own, and are not hurried. Raises
+    ``StoppedError`` where the SuperLink takes no more requests of this run.
     """
     if isinstance(grid, DirectGrid):
         return list(grid.send_and_receive(messages, timeout=timeout))
-    pending = Pending(grid)
-    pending.send(messages)
+    pending, sent = Pending(grid), list(messages)
+    deadline = Deadline(len(sent), timeout, patience, time.monotonic())
+    pending.send(sent)
     replies: list[Message] = []
-    deadline = time.monotonic() + timeout
-    while len(pending) and time.monotonic() < deadline:
+    while len(pending):
         replies += pending.collect()
+        deadline.note(replies, time.monotonic())
+        if deadline.is_over(time.monotonic()):
+            break
         if len(pending):
             pending.rest()
     # What has come while others had their turn.

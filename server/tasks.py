@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import draws
 from data import load
-from data.interactions import require_trainable
+from data.digest import shard_digest
+from data.interactions import Interactions, require_trainable
+from data.shard import load_shard
 from draws import Stream
 from models.recommenders.sasrec import Shape, initial_shared
 from protocol.requests import MOST_RANKS, GlobalModel
@@ -22,7 +27,7 @@ from server.results.metrics import ranking_metrics
 from settings.run import RunOptions
 from strategies.server_model import Optimizer
 
-Metrics = Mapping[str, dict[str, float]]
+Metrics = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Task:
     it; ``counts``: the lengths of what nodes count in an evaluation, none where the server needs no node for it;
     ``metrics`` makes metrics by part (``valid``, ``test``) of the counts' totals and the model; the best round has the
     highest ``selection`` on ``valid``; ``shown``: test metrics that progress tells; ``accuracy``
-    and ``own_update``: see ``strategies.fedrec.Settings``;
+    and ``own_update``: see ``server.run_settings.RunSettings``;
     ``notice``: what whoever reads a result of this data must know.
     """
 
@@ -76,7 +81,7 @@ def _recommendation(initial: Callable[[RunOptions, int], GlobalModel]) -> Callab
         interactions = load(options.dataset, options.data_dir or None, options.columns)
         require_trainable(interactions)
         return Task(
-            catalogue=Catalogue(interactions.user_ids, interactions.item_ids),
+            catalogue=Catalogue(interactions.user_ids, interactions.item_ids, partial(_digest, interactions)),
             first=initial(options, interactions.num_items),
             counts={"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1},
             metrics=_ranking,
@@ -85,6 +90,13 @@ def _recommendation(initial: Callable[[RunOptions, int], GlobalModel]) -> Callab
         )
 
     return task
+
+
+def _digest(interactions: Interactions, users: NDArray[np.int64]) -> str:
+    """What a node must say of its data that hosts these users of the run's data set."""
+    # The shard's order: the one in which a node has them.
+    users = np.sort(users)
+    return shard_digest(load_shard(interactions, users), interactions.user_ids[users], interactions.item_ids)
 
 
 def _ranking(counts: Mapping[str, Any], model: GlobalModel) -> Metrics:

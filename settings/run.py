@@ -166,6 +166,13 @@ class RunOptions:
     round_timeout: float = option(
         600.0, "seconds to wait for a round's replies", at_least=0, resume=True, numbers=False
     )
+    round_patience: float = option(
+        4.0,
+        "once half of a round's nodes have answered, the others get so many times as long; 0: round-timeout",
+        at_least=0,
+        resume=True,
+        numbers=False,
+    )
     min_updates: int = option(1, "a round with fewer valid updates is skipped", at_least=1, resume=True)
     max_examples: int = option(
         1_000_000,
@@ -184,9 +191,11 @@ class RunOptions:
     )
     upload_dtype: UploadDtype = option("float32", "what updates travel in: float32, float16, bfloat16 (docs/scale.md)")
     quarantine_after: int = option(
-        0,
-        "a node that failed or had a user rejected so many rounds in a row is not asked again; 0: never",
-        at_least=0,
+        -1,
+        "a node that failed, was late or had a user rejected so many rounds in a row is not asked again; 0: never; "
+        "-1: 5 where deployed, never in simulation",
+        at_least=-1,
+        expected="0 or more, or -1 for the usual",
         resume=True,
     )
 
@@ -203,6 +212,9 @@ class RunOptions:
     )
     resume: str = option(
         "", "the run to go on with: latest, a run's directory, or one of its checkpoints", resume=True, numbers=False
+    )
+    resume_without_state: bool = option(
+        False, "go on although nodes have lost their state of the run: their users start anew", resume=True
     )
     state_dir: str = option(
         "",
@@ -224,6 +236,15 @@ class RunOptions:
     def __post_init__(self) -> None:
         name = f"a name without slashes, of at most {LONGEST} bytes"
         require(is_name(self.run_name), "run-name", self.run_name, name)
+
+        if self.attack != "none":
+            self._require_attacked_round()
+
+    def _require_attacked_round(self) -> None:
+        """Refuse an attack that no round of the run would see."""
+        start, stop, last = self.attack_start, self.attack_stop, self.num_server_rounds
+        require(start <= last, "attack-start", start, f"at most num-server-rounds = {last}, else nobody attacks")
+        require(not stop or start <= stop, "attack-start", start, f"at most attack-stop = {stop}, else nobody attacks")
 
     @property
     def attacked(self) -> bool:

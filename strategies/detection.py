@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,7 +95,7 @@ def won_pairs(scores: Floats, guilty: Bools) -> tuple[float, int]:
     return float((below + not_above).sum()) / 2, int(guilty.sum()) * len(benign)
 
 
-def whole_chain(verdicts: Sequence[Verdict]) -> Verdict:
+def chain_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict on the users that the outermost rule saw, with its scores; who is dropped by any rule is dropped."""
     first = verdicts[0]
     users = first.users.cpu().numpy()
@@ -121,7 +121,7 @@ class ExclusionBucket:
         return _ratio(self.excluded, self.judged)
 
 
-@dataclass
+@dataclass(frozen=True)
 class DetectionTally:
     """Detection over a run.
 
@@ -129,27 +129,28 @@ class DetectionTally:
     benign updates by number of interactions, all of them and those that were dropped.
     """
 
-    by_rule: dict[str, Detection] = field(default_factory=dict)
-    judged: Counter[int] = field(default_factory=Counter)
-    excluded: Counter[int] = field(default_factory=Counter)
+    by_rule: Mapping[str, Detection] = field(default_factory=dict)
+    judged: Mapping[int, int] = field(default_factory=dict)
+    excluded: Mapping[int, int] = field(default_factory=dict)
 
-    def add(self, verdicts: Sequence[Verdict], malicious: Iterable[int], num_examples: Ints) -> dict[str, Detection]:
-        """Count one round and return its detections by rule.
+    def plus(self, verdicts: Sequence[Verdict], malicious: Ints, num_examples: Ints) -> DetectionTally:
+        """Count one more round.
 
-        ``num_examples`` (n,): interactions of the users of the outermost verdict, in its order.
+        ``malicious`` (k,): ids of malicious users; ``num_examples`` (n,): interactions of the users of the outermost
+        verdict, in its order.
         """
         if not verdicts:
-            return {}
-        guilty = np.fromiter(malicious, dtype=np.int64)
-        chain = whole_chain(verdicts)
-        found = {verdict.rule: detect(verdict, guilty) for verdict in (*verdicts, chain)}
-        for rule, detection in found.items():
-            self.by_rule[rule] = self.by_rule.get(rule, Detection()) + detection
-        benign = ~np.isin(chain.users.cpu().numpy(), guilty)
+            return self
+        chain = chain_verdict(verdicts)
+        found = {verdict.rule: detect(verdict, malicious) for verdict in (*verdicts, chain)}
+        sums = {rule: self.by_rule.get(rule, Detection()) + detection for rule, detection in found.items()}
+        benign = ~np.isin(chain.users.cpu().numpy(), malicious)
         dropped = ~chain.kept.cpu().numpy()
-        self.judged.update(num_examples[benign].tolist())
-        self.excluded.update(num_examples[benign & dropped].tolist())
-        return found
+        return DetectionTally(
+            {**self.by_rule, **sums},
+            Counter(self.judged) + Counter(num_examples[benign].tolist()),
+            Counter(self.excluded) + Counter(num_examples[benign & dropped].tolist()),
+        )
 
     def buckets(self, count: int = 5) -> list[ExclusionBucket]:
         """Wrongly excluded users by number of interactions, in up to ``count`` buckets of about equally many judged."""
@@ -157,7 +158,7 @@ class DetectionTally:
             return []
         present = np.array(sorted(self.judged), dtype=np.int64)
         judged, excluded = (
-            np.array([counts[number] for number in present.tolist()], dtype=np.int64)
+            np.array([counts.get(number, 0) for number in present.tolist()], dtype=np.int64)
             for counts in (self.judged, self.excluded)
         )
         share = judged.cumsum() / judged.sum()
@@ -173,5 +174,5 @@ class DetectionTally:
         return made
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else math.nan

@@ -21,11 +21,11 @@ import draws
 from draws import Stream
 from models import ITEM_ROWS
 from protocol.admission import UnreadableError
+from protocol.foreign_text import shown
 from protocol.updates import Gradient, Updates, make_updates, splits_of
 from protocol.weights import Layout, Weights
 from settings.options import OptionError, Scalar
 from strategies.chain import compose, links
-from strategies.intake import shown
 from strategies.rule import Combiner, Mean, Rule, ServerView, Verdict, Wrapper
 from strategies.server_model import ServerModel
 

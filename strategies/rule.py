@@ -69,6 +69,14 @@ def assumed_attackers() -> int:
     )
 
 
+class NobodyLeftError(RuntimeError):
+    """A chain of rules dropped everybody, so that there is nothing to step with; ``verdicts``: outermost rule first."""
+
+    def __init__(self, verdicts: tuple[Verdict, ...]) -> None:
+        super().__init__(f"{verdicts[-1].rule} dropped everybody whom it saw")
+        self.verdicts = verdicts
+
+
 @dataclass(frozen=True)
 class RuleOptions:
     """A group of options of a rule: what a rule without options has, and what those of the others may extend."""
@@ -98,7 +106,7 @@ class Rule(ABC):
 
     @abstractmethod
     def aggregate(self, updates: Updates, server: ServerView) -> Aggregate:
-        """Combine the updates of at least one user."""
+        """Combine the updates of at least one user. Raises ``NobodyLeftError`` where the rules drop everybody."""
 
     def state(self) -> dict[str, Any]:
         """What must survive until the next round, as JSON; the rules here judge every round by itself."""
@@ -175,12 +183,14 @@ class Wrapper(Rule):
 
     @abstractmethod
     def judge(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict]:
-        """The updates that the next rule may see, and what this rule thought of each user.
-
-        At least one user must be left.
-        """
+        """The updates that the next rule may see, and what this rule thought of each user."""
 
     def aggregate(self, updates: Updates, server: ServerView) -> Aggregate:
         left, verdict = self.judge(updates, server)
-        result = self.inner.aggregate(left, server)
+        if not len(left):
+            raise NobodyLeftError((verdict,))
+        try:
+            result = self.inner.aggregate(left, server)
+        except NobodyLeftError as error:
+            raise NobodyLeftError((verdict, *error.verdicts)) from None
         return replace(result, verdicts=(verdict, *result.verdicts))

@@ -16,9 +16,9 @@ from experiments.papers.replay import replay
 from server.config import server_config
 from server.grids.local_grid import LocalGrid
 from server.population.nodes import discover
+from server.population.population import PopulationError
 from server.simulation import PROJECT, default_options, simulate
 from settings.options import OptionError, Scalar, read, with_plugin_options
-from strategies.population import PopulationError
 
 PAGE = (PROJECT / "docs" / "extending.md").read_text()
 FOLDER = "/path/to/your/folder"

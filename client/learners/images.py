@@ -67,7 +67,8 @@ def host_images(config: ClientConfig, agreement: object) -> ImageHosting:
     spread = not config.node.role and config.attacked and attack_class(run.attack, run.model).alone
     users = users_here(run.num_clients, malicious, config, spread)
     here = np.isin(users, malicious)
-    return ImageHosting(users, here, Texts.of_array(users), run.num_clients, 0, data, [shares[user] for user in users])
+    own = [shares[user] for user in users]
+    return ImageHosting(users, here, Texts.of_array(users), run.num_clients, 0, "", data, own)
 
 
 class ImageLearner:

@@ -115,9 +115,9 @@ def recovery_figure(grid: Grid, completion: Completion, runs: Path, folder: Path
 
 
 def mean_curve(cells: Sequence[Cell], runs: Path) -> tuple[list[int], list[float]]:
-    """Rounds, and the mean over seeds of test HR@5."""
+    """Rounds, and the mean over seeds of test HR@5, without rounds in which a seed's is unknown."""
     curves = [evaluations(runs / cell.name) for cell in cells]
-    points = list(zip(*curves, strict=False))
+    points = [at for at in zip(*curves, strict=False) if all(line["test"]["hr@5"] is not None for line in at)]
     means = [sum(line["test"]["hr@5"] for line in point) / len(point) for point in points]
     return [point[0]["round"] for point in points], means
 

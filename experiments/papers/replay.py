@@ -16,7 +16,7 @@ from settings.options import OptionError, Scalar, option_names, require, with_pl
 from strategies.chain import compose, links, prefix_of
 from strategies.cohort_bounds import bounded
 from strategies.detection import Detection, DetectionTally
-from strategies.rule import ServerView
+from strategies.rule import NobodyLeftError, ServerView
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,11 @@ def replay(run: Path, defense: str, options: Mapping[str, Scalar] | None = None)
     for one in recorded_rounds(run):
         generator = draws.generator(int(used["seed"]), Stream.RULE, one.server_round)
         within = bounded(one.updates, float(used.get("value-bound", 0)), one.model).updates
-        aggregate = rule.aggregate(within, ServerView(one.server_round, one.model, cohort, generator))
-        tally.add(aggregate.verdicts, one.malicious, one.updates.num_examples.numpy())
+        try:
+            verdicts = rule.aggregate(within, ServerView(one.server_round, one.model, cohort, generator)).verdicts
+        except NobodyLeftError as error:
+            verdicts = error.verdicts
+        tally = tally.plus(verdicts, one.malicious, one.updates.num_examples.numpy())
         rounds += 1
     if not rounds:
         raise OptionError(f"{run} has no recorded updates: train with record-updates, say '10' for every tenth round.")

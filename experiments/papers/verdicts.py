@@ -87,7 +87,8 @@ def recovery(grid: Grid, completion: Completion, runs: Path, notes: Sequence[str
 
 
 def _points(runs: Path, cell: Cell) -> list[tuple[int, float]]:
-    return [(line["round"], line["test"]["hr@5"]) for line in evaluations(runs / cell.name)]
+    found = [(line["round"], line["test"]["hr@5"]) for line in evaluations(runs / cell.name)]
+    return [(server_round, value) for server_round, value in found if value is not None]
 
 
 def _last(line: Line) -> float:

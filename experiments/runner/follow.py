@@ -31,7 +31,7 @@ class Follower:
             except ValueError:
                 continue
             name, value = next(iter(metrics["test"].items()))
-            self.latest = f"{name.upper()} {value:.4f}"
+            self.latest = f"{name.upper()} {'unknown' if value is None else format(value, '.4f')}"
             self.rounds = max(self.rounds, metrics["round"])
 
     def close(self) -> None:

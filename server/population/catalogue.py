@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.texts import Texts
@@ -23,10 +25,14 @@ class UnknownIdsError(ValueError):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The original ids of all users (U,) and items (I,) of the run's data set, in the order of their indexes."""
+    """The original ids of all users (U,) and items (I,) of the run's data set, in the order of their indexes.
+
+    ``digest_of``: users (n,) to the digest of what a node that hosts them must hold; ``None`` for data without one.
+    """
 
     user_ids: Texts
     item_ids: Texts
+    digest_of: Callable[[NDArray[np.int64]], str] | None = None
 
     @property
     def most_bytes(self) -> tuple[int, int]:

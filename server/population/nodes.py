@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from logging import ERROR, INFO, WARNING
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from protocol.admission import UnreadableError
 from protocol.fingerprint import code_fingerprint
-from protocol.messages import read_hosted
+from protocol.foreign_text import shown
+from protocol.messages import query_content, read_hosted
 from protocol.own_data import agreed_content, has_own, read_own
-from protocol.requests import Agreement, Hosted
+from protocol.requests import Agreement, Hosted, PopulationQuery
 from server.exchange import Pending
 from server.grids.direct_grid import DirectGrid
 from server.population.catalogue import Catalogue, UnknownIdsError
-from strategies.intake import shown
-from strategies.population import Population, PopulationError, mark, population_of
+from server.population.population import Population, PopulationError, digest_of, population_of
 
 LOOK = 0.2
 """Seconds between two looks for nodes that have come."""
@@ -34,6 +34,9 @@ ALONE = 10.0
 LATE = 30.0
 """Seconds for which a run that could begin waits for the answers of other nodes that are there."""
 
+NODES_STATE = "The node's state"
+"""How the error begins of a node whose private state of a run is gone, or cannot go back so far."""
+
 ANOTHER_PROGRAM = (
     "it runs another version of this program: restart it, and start runs from outside the project's folder"
 )
@@ -43,7 +46,7 @@ ANOTHER_PROGRAM = (
 class Arrivals:
     """What the nodes have said so far; ``catalogue`` looks up the ids of those with data of their own.
 
-    ``gone``: who was given up before it answered; ``expected``: the ``marks`` of a resumed run's population,
+    ``gone``: who was given up before it answered; ``expected``: the ``node_digests`` of a resumed run's population,
     whose nodes are waited for, and no others taken.
     """
 
@@ -53,8 +56,9 @@ class Arrivals:
     refused: dict[int, str] = field(default_factory=dict)
     agreed: dict[int, Agreement] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    query: PopulationQuery = field(default_factory=PopulationQuery)
     _claimed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    _marks: Counter[int] = field(default_factory=Counter)
+    _digests: Counter[int] = field(default_factory=Counter)
 
     @property
     def num_hosted(self) -> int:
@@ -86,7 +90,7 @@ class Arrivals:
     def enough(self, min_nodes: int) -> bool:
         """Whether the run can begin."""
         if self.expected is not None:
-            return self._marks == self.expected
+            return self._digests == self.expected
         if min_nodes:
             return len(self.answers) >= min_nodes
         return bool(self.answers) and self.num_hosted >= max(answer.num_users for answer in self.answers.values())
@@ -100,17 +104,20 @@ class Arrivals:
             if self.catalogue is None or node in self.agreed:
                 raise UnreadableError("it has data of its own, which is not expected of it here")
             self.agreed[node] = self.catalogue.agree(read_own(reply.content, *self.catalogue.most_bytes))
-            return Message(agreed_content(self.agreed[node]), node, "query", group_id="0")
+            content = query_content(self.query)
+            content.update(agreed_content(self.agreed[node]))
+            return Message(content, node, "query", group_id="0")
         hosted = read_hosted(reply.content)
         if hosted.code != code_fingerprint():
             raise UnreadableError(ANOTHER_PROGRAM)
         self._check_agreed(node, hosted)
         self._check_sizes(hosted)
+        self._check_data(node, hosted)
         self._check_claims(hosted)
         self._check_expected(hosted)
         self.answers[node] = hosted
         if len(hosted.users):
-            self._marks[mark(hosted.users.numpy())] += 1
+            self._digests[digest_of(hosted.users.numpy())] += 1
         self._claimed = np.concatenate([self._claimed, hosted.users.numpy()])
         return None
 
@@ -122,8 +129,8 @@ class Arrivals:
     def _check_expected(self, hosted: Hosted) -> None:
         if self.expected is None or not len(hosted.users):
             return
-        found = mark(hosted.users.numpy())
-        if self._marks[found] >= self.expected[found]:
+        found = digest_of(hosted.users.numpy())
+        if self._digests[found] >= self.expected[found]:
             raise UnreadableError("no node hosted the same users when the run began that is resumed")
 
     def _check_sizes(self, hosted: Hosted) -> None:
@@ -133,6 +140,14 @@ class Arrivals:
         if (hosted.num_users, hosted.num_items) != (users, items):
             raise UnreadableError(
                 f"its data set has {hosted.num_users} users and {hosted.num_items} items, the run's {users} and {items}"
+            )
+
+    def _check_data(self, node: int, hosted: Hosted) -> None:
+        """Refuse another copy of the run's data set; a node with a file of its own agreed on its ids before."""
+        known = None if self.catalogue is None else self.catalogue.digest_of
+        if known is not None and node not in self.agreed and hosted.data_digest != known(hosted.users.numpy()):
+            raise UnreadableError(
+                "its data set is another one than the server's, with the same sizes: copy the server's to the node"
             )
 
     def _check_claims(self, hosted: Hosted) -> None:
@@ -153,25 +168,34 @@ def discover(
     timeout: float,
     catalogue: Catalogue | None = None,
     expected: Counter[int] | None = None,
+    query: PopulationQuery | None = None,
 ) -> Population:
     """The population that the nodes host.
 
     Waits until they host every user of the data set, or, where ``min_nodes`` is given, until so many have
-    answered, or, where ``expected`` has the ``marks`` of a resumed run's population, until its nodes have;
-    ``timeout`` in seconds. A node that cannot take part is refused with a warning that says why. Raises
-    ``PopulationError`` where too few are left.
+    answered, or, where ``expected`` has the ``node_digests`` of a resumed run's population, until its nodes have;
+    ``timeout`` in seconds. ``query`` names the private state that the nodes begin, or go on with. A node that cannot
+    take part is refused with a warning that says why. Raises ``PopulationError`` where too few are left, and at once
+    where the private state of a node is gone with which the run shall go on.
     """
-    arrivals, pending, asked = Arrivals(catalogue, expected), Pending(grid), set[int]()
+    query = query or PopulationQuery()
+    arrivals, pending, asked = Arrivals(catalogue, expected, query=query), Pending(grid), set[int]()
     started, told, complete = time.monotonic(), 0, 0.0
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
-        pending.send([Message(RecordDict(), node, "query", group_id="0") for node in new])
+        pending.send([Message(query_content(query), node, "query", group_id="0") for node in new])
         asked.update(new)
         _listen(arrivals, pending, min_nodes)
         if not isinstance(grid, DirectGrid):
             # The SuperLink believes in a node that was killed until its lease ends: it is asked again when it is back.
             asked -= arrivals.forget_gone()
         waited = time.monotonic() - started
+        lost = [node for node, why in arrivals.refused.items() if query.resumed_at and NODES_STATE in why]
+        if lost:
+            raise PopulationError(
+                f"This run cannot be resumed as it was: node {min(lost)}: {arrivals.refused[min(lost)]} With "
+                "resume-without-state=true such nodes start anew, and the run becomes another one."
+            )
         if arrivals.enough(min_nodes):
             complete = complete or waited
             if not len(pending) or waited > complete + LATE:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
+from logging import INFO
 from pathlib import Path
+from typing import Any
+
+from flwr.common.logger import log
 
 from server.config import ServerConfig, effective
 from server.recovery.checkpoint import (
     FOLDER,
+    About,
     Checkpoint,
     CheckpointError,
     Checkpoints,
-    State,
     checkpoint_files,
+    is_checkpoint,
     refuse_another_run,
 )
+from server.results.storage import storing
+from server.state import RunState
 from settings.options import OptionError, require
 from settings.paths import absolute, is_file, is_folder
 from strategies.server_model import ServerModel
@@ -32,7 +41,10 @@ def directory_to_resume(config: ServerConfig) -> Path:
     if resume != LATEST:
         path = absolute("resume", resume)
         directory = path.parent.parent if path.suffix == ".safetensors" else path
-        there = is_file("resume", path) if path.suffix == ".safetensors" else is_folder("resume", directory / FOLDER)
+        if path.suffix == ".safetensors":
+            there = is_file("resume", path) and is_checkpoint(path)
+        else:
+            there = is_folder("resume", directory / FOLDER)
         require(there, "resume", resume, "'latest', a run's directory, or one of its checkpoints")
         return directory
     named = re.compile(re.escape(config.options.run_name) + r"(-\d+)?" if config.options.run_name else ".*")
@@ -52,18 +64,39 @@ def resumable(
     resume = config.options.resume
     upto = Path(resume).name if resume.endswith(".safetensors") else ""
 
-    def check(state: State) -> None:
+    def check(about: About) -> None:
         # Before anything that depends on the options is compared: an option is the better explanation.
-        refuse_another_run(state["options"], effective(config))
-        for name, size in state["positions"].items():
+        refuse_another_run(about["options"], effective(config))
+        for name, size in about["positions"].items():
             path = directory / name
             if not path.exists() or path.stat().st_size < size:
                 raise CheckpointError(f"{name} is shorter than when it was written")
 
     found = checkpoints.newest_usable(start, check, upto)
-    if found.state["nodes"] != nodes:
+    if found.about["nodes"] != nodes:
         raise OptionError(
-            f"num-nodes = {nodes}: the run that is resumed has {found.state['nodes']} nodes, which keep its users' "
+            f"num-nodes = {nodes}: the run that is resumed has {found.about['nodes']} nodes, which keep its users' "
             "state; give that number."
         )
     return found
+
+
+def taken_up(found: Checkpoint, about: Mapping[str, Any], checkpoints: Checkpoints, directory: Path) -> RunState:
+    """The state of a checkpoint as that of a run that goes on from there; what was written after it is set aside.
+
+    ``about``: which run it is now. Raises ``OptionError`` where the nodes host other users than then.
+    """
+    if found.about["population"] != about["population"]:
+        raise OptionError("The nodes host other users than when the run was started: their state is elsewhere.")
+    if found.about["data"] != about["data"]:
+        raise OptionError(
+            "The nodes' data is not that with which the run was started: other users, items or interactions of "
+            "the same number. Bring the data set back that it had, or start a new run without resume."
+        )
+    with storing(directory):
+        resumed_at = (*checkpoints.resumes(), found.state.round)
+        checkpoints.forget_after(found.state.round)
+        checkpoints.note_resumes(resumed_at)
+        state = replace(found.state, resumed_at=resumed_at, keep_from=checkpoints.oldest())
+    log(INFO, "Resumed after round %d of %s.", state.round, directory)
+    return state

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 CUTOFFS = (5, 10, 20)
 
 
-def ranking_metrics(histogram: Sequence[int]) -> dict[str, float]:
+def ranking_metrics(histogram: Sequence[int]) -> dict[str, float | None]:
     """HR@k and NDCG@k for k = 5, 10, 20 from how many held-out items had rank 1, …, 20, and beyond.
 
-    With one relevant item NDCG@k is 1/log2(rank + 1) where rank ≤ k, else 0; both are means over users.
+    With one relevant item NDCG@k is 1/log2(rank + 1) where rank ≤ k, else 0; both are means over users. Where nobody
+    was counted they are unknown: ``None``.
     """
     users = sum(histogram)
-    metrics = {}
+    metrics: dict[str, float | None] = {}
     for cutoff in CUTOFFS:
         top = histogram[:cutoff]
         gain = math.fsum(count / math.log2(rank + 1) for rank, count in enumerate(top, start=1))
-        metrics[f"hr@{cutoff}"] = sum(top) / users if users else 0.0
-        metrics[f"ndcg@{cutoff}"] = gain / users if users else 0.0
+        metrics[f"hr@{cutoff}"] = sum(top) / users if users else None
+        metrics[f"ndcg@{cutoff}"] = gain / users if users else None
     return metrics

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from logging import INFO
+from typing import Any
 
 from flwr.common.logger import log
+
+from server.outcome import RoundOutcome
+from server.results.observers import Observer
+from strategies.server_model import ServerModel
 
 LOG_EVERY = 10.0
 LIVE_EVERY = 0.2
 """Seconds between two lines."""
 
 
-class Progress:
-    """Tells the round, the rate, the last metrics and the time left."""
+class Progress(Observer):
+    """Tells the round, the rate, the last metrics and the time left; ``metrics``: the names of those on ``test``."""
 
-    def __init__(self, name: str, num_rounds: int, done: int = 0) -> None:
+    def __init__(self, name: str, num_rounds: int, metrics: Sequence[str] = (), done: int = 0) -> None:
         self._name = name
+        self._names = metrics
         self._num_rounds = num_rounds
         self._first = done
         self._started = time.monotonic()
@@ -26,17 +32,17 @@ class Progress:
         self._metrics = ""
         self._live = sys.stderr.isatty()
 
-    def evaluated(self, server_round: int, metrics: Mapping[str, float]) -> None:
-        """Remember the newest metrics, and show them."""
-        self._metrics = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self._show(server_round)
-
-    def advance(self, server_round: int) -> None:
-        """A round is done."""
+    def round(self, before: ServerModel, outcome: RoundOutcome, line: Mapping[str, Any]) -> None:
+        """Show now and then that a round is done."""
         if time.monotonic() - self._shown >= (LIVE_EVERY if self._live else LOG_EVERY):
-            self._show(server_round)
+            self._show(outcome.server_round)
 
-    def close(self) -> None:
+    def evaluation(self, line: Mapping[str, Any]) -> None:
+        """Show the newest metrics, and remember them."""
+        self._metrics = "  ".join(f"{name} {_shown(line['test'][name])}" for name in self._names)
+        self._show(line["round"])
+
+    def close(self, status: str) -> None:
         """End the live line."""
         if self._live:
             print(file=sys.stderr, flush=True)
@@ -51,6 +57,10 @@ class Progress:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         else:
             log(INFO, text)
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def clock(seconds: float) -> str:

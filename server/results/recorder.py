@@ -15,10 +15,9 @@ import numpy as np
 import safetensors.torch
 
 from protocol.requests import GlobalModel
-from server.results.storage import storing, write_whole
+from server.outcome import RoundOutcome
+from server.results.storage import storing, write_atomically
 from server.results.tally import finite
-from server.results.trackers import Nowhere, Tracker, evaluation_scalars, round_scalars
-from strategies.fedrec import RoundOutcome
 
 LINES = ("rounds.jsonl", "metrics.jsonl")
 
@@ -28,18 +27,13 @@ PACKAGES = ("flwr", "torch", "numpy", "scipy", "scikit-learn", "ray", "grpcio")
 class Recorder:
     """Writes into one run directory; a line a round and a line an evaluation, so that a killed run has its past.
 
-    ``positions``: how many bytes of each file a resumed run keeps; without, the files begin anew. Everything raises
-    ``StorageError`` where the disk refuses. ``tracker`` gets the same numbers.
+    This is the run's record, and no observer: what cannot be written here would be lost, so that everything raises
+    ``StorageError`` where the disk refuses. ``positions``: how many bytes of each file a resumed run keeps; without,
+    the files begin anew.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        positions: Mapping[str, int] | None = None,
-        tracker: Tracker | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, positions: Mapping[str, int] | None = None) -> None:
         self._directory = directory
-        self._tracker = tracker or Nowhere()
         with storing(directory):
             directory.mkdir(parents=True, exist_ok=True)
             self._lines = {name: _opened(directory / name, (positions or {}).get(name, 0)) for name in LINES}
@@ -50,18 +44,14 @@ class Recorder:
         machine = {"python": platform.python_version(), "platform": platform.platform()}
         self._write("config.json", {"options": options, "versions": versions, "machine": machine})
 
-    def round(self, outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> None:
-        """One line of ``rounds.jsonl``; ``attackers``: who attacked in this round, to say of a user which it was."""
-        line = round_line(outcome, attackers, seconds)
+    def round(self, line: Mapping[str, Any]) -> None:
+        """One line of ``rounds.jsonl``, as ``round_line`` makes it."""
         self._line("rounds.jsonl", line)
-        with storing(self._directory):
-            self._tracker.scalars(outcome.server_round, round_scalars(line))
 
-    def evaluation(self, line: dict[str, Any]) -> None:
+    def evaluation(self, line: Mapping[str, Any]) -> None:
         """One line of ``metrics.jsonl``; what was written so far is on disk after it."""
         self._line("metrics.jsonl", line)
         with storing(self._directory):
-            self._tracker.scalars(line["round"], evaluation_scalars(line))
             for file in self._lines.values():
                 file.flush()
 
@@ -76,7 +66,7 @@ class Recorder:
         return sizes
 
     def summary(self, summary: dict[str, Any]) -> None:
-        """``summary.json``, whole or not at all."""
+        """``summary.json``, complete or not at all."""
         self._write("summary.json", summary)
 
     def model(self, model: GlobalModel, item_ids: list[str], run: str) -> None:
@@ -87,22 +77,21 @@ class Recorder:
         tensors = {"items": model.items.contiguous(), "shared": model.shared.contiguous()}
         content = safetensors.torch.save(tensors, {"item_ids": json.dumps(item_ids), "run": run})
         with storing(self._directory):
-            write_whole(self._directory / "model.safetensors", content)
+            write_atomically(self._directory / "model.safetensors", content)
 
-    def close(self, status: str) -> None:
-        """Close the files of a run that ends with this status."""
+    def close(self) -> None:
+        """Close the files of a run that ends."""
         with storing(self._directory), ExitStack() as closing:
-            closing.callback(self._tracker.close, status)
             for file in self._lines.values():
                 closing.callback(file.close)
 
-    def _line(self, name: str, line: dict[str, Any]) -> None:
+    def _line(self, name: str, line: Mapping[str, Any]) -> None:
         with storing(self._directory):
             self._lines[name].write(json.dumps(line, allow_nan=False) + "\n")
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         with storing(self._directory):
-            write_whole(self._directory / name, (json.dumps(content, indent=2) + "\n").encode())
+            write_atomically(self._directory / name, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _opened(path: Path, size: int) -> TextIO:
@@ -112,7 +101,7 @@ def _opened(path: Path, size: int) -> TextIO:
     return path.open("a" if size else "w", encoding="utf-8")
 
 
-def round_line(outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> dict[str, Any]:
+def round_line(outcome: RoundOutcome) -> dict[str, Any]:
     """What there is to say of a round.
 
     ``users``, ``malicious``: whose updates came in, and the attackers' among them; ``rules``: for each rule whom it
@@ -122,14 +111,13 @@ def round_line(outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> 
     """
     intake, within = outcome.intake, outcome.within
     came = intake.updates.users.numpy() if intake.updates is not None else np.empty(0, np.int64)
-    verdicts = outcome.aggregate.verdicts if outcome.aggregate is not None else ()
     rules = {
         verdict.rule: {
             "filtered": verdict.users[~verdict.kept].tolist(),
             "scores": [finite(float(f"{score:.6g}")) for score in verdict.scores.tolist()],
             **{name: finite(value) for name, value in verdict.notes.items()},
         }
-        for verdict in verdicts
+        for verdict in outcome.verdicts
     }
     return {
         "round": outcome.server_round,
@@ -138,7 +126,7 @@ def round_line(outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> 
         "skipped": outcome.aggregate is None,
         "loss": intake.mean_loss,
         "users": came.tolist(),
-        "malicious": came[np.isin(came, attackers)].tolist(),
+        "malicious": came[np.isin(came, outcome.attackers)].tolist(),
         "rules": rules,
         "bounded": {"weights": within.weights, "values": within.values} if within else None,
         "attack": intake.attack,
@@ -148,7 +136,7 @@ def round_line(outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> 
         "quarantined": list(outcome.quarantined),
         "bytes_up": intake.num_bytes,
         "bytes_down": outcome.bytes_down,
-        "seconds": round(seconds, 6),
+        "seconds": round(outcome.seconds, 6),
     }
 
 

@@ -1,4 +1,4 @@
-"""Writing that either happens as a whole or says in a sentence why it did not."""
+"""Writing that either happens completely or says in a sentence why it did not."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def storing(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there as a whole, also after a power cut, or not at all. Raises ``OSError``."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there completely, also after a power cut, or not at all. Raises ``OSError``."""
     partial = path.with_name(f"{path.name}.partial")
     try:
         with partial.open("wb") as file:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from server.outcome import Counted, RoundOutcome
 from strategies.detection import Detection, DetectionTally
-from strategies.fedrec import RoundOutcome
 
 NUMBERS = (
     "rounds", "seconds", "elapsed", "bytes_up", "bytes_down", "evaluation_up", "evaluation_down", "updates", "failures",
-    "skipped",
+    "skipped", "attacked_rounds", "carried_out",
 )  # fmt: skip
 
+EVALUATED = ("round", "valid", "test", "of_users")
+"""What a tally keeps of an evaluation's line."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Tally:
     """Time, bytes, rejections, detection, and the evaluations of a run so far.
 
     ``seconds``: of the rounds; ``elapsed``: of the whole run up to the last checkpoint. ``rejected``: users by
-    reason; ``failed``: answers by kind of failure; ``quarantined``: the round in which each such node was caught.
+    reason; ``failed``: answers by kind of failure; ``why_skipped``: the reason of the last skipped round;
+    ``attacked_rounds``: those in which attackers were asked, ``carried_out``: those of them in which all of these
+    attackers' updates came in; ``evaluations``: of each its round, its metrics and their users.
     """
 
     rounds: int = 0
@@ -37,82 +40,104 @@ class Tally:
     updates: int = 0
     failures: int = 0
     skipped: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    quarantined: dict[str, int] = field(default_factory=dict)
+    why_skipped: str = ""
+    attacked_rounds: int = 0
+    carried_out: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
     detection: DetectionTally = field(default_factory=DetectionTally)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: tuple[Mapping[str, Any], ...] = ()
 
-    def add(self, outcome: RoundOutcome, attackers: np.ndarray, seconds: float) -> None:
-        """Count one round; ``attackers``: the users who attacked in it."""
-        intake = outcome.intake
-        self.rounds += 1
-        self.seconds += seconds
-        self.bytes_up += intake.num_bytes
-        self.bytes_down += outcome.bytes_down
-        self.updates += len(intake.losses)
-        self.failures += len(intake.failed)
-        self.rejected.update(intake.reasons)
-        self.failed.update(map(_kind, intake.failed.values()))
-        self.quarantined.update({str(node): outcome.server_round for node in outcome.quarantined})
-        if outcome.aggregate is None:
-            self.skipped += 1
-        elif intake.updates is not None:
-            examples = intake.updates.num_examples.numpy()
-            self.detection.add(outcome.aggregate.verdicts, attackers, examples)
+    def plus(self, outcome: RoundOutcome) -> Tally:
+        """Count one more round."""
+        intake, aggregate, detection = outcome.intake, outcome.aggregate, self.detection
+        if intake.updates is not None:
+            detection = detection.plus(outcome.verdicts, outcome.attackers, intake.updates.num_examples.numpy())
+        return replace(
+            self,
+            rounds=self.rounds + 1,
+            seconds=self.seconds + outcome.seconds,
+            bytes_up=self.bytes_up + intake.num_bytes,
+            bytes_down=self.bytes_down + outcome.bytes_down,
+            updates=self.updates + len(intake.losses),
+            failures=self.failures + len(intake.failed),
+            skipped=self.skipped + (aggregate is None),
+            why_skipped=outcome.skipped or self.why_skipped,
+            attacked_rounds=self.attacked_rounds + (outcome.attackers_asked > 0),
+            carried_out=self.carried_out + (0 < outcome.attackers_asked <= outcome.attackers_came),
+            rejected=_sum(self.rejected, intake.reasons),
+            failed=_sum(self.failed, Counter(map(_kind, intake.failed.values()))),
+            detection=detection,
+        )
 
-    @property
-    def whole(self) -> list[dict[str, Any]]:
-        """The evaluations that count: those of as many users as the last one, and more.
+    def evaluated(self, line: Mapping[str, Any], counted: Counted) -> Tally:
+        """Count one more evaluation, which has this line in ``metrics.jsonl``."""
+        return replace(
+            self,
+            failures=self.failures + len(counted.failed),
+            failed=_sum(self.failed, Counter(map(_kind, counted.failed.values()))),
+            evaluation_down=self.evaluation_down + counted.bytes_down,
+            evaluation_up=self.evaluation_up + counted.bytes_up,
+            evaluations=(*self.evaluations, {name: line.get(name) for name in EVALUATED}),
+        )
+
+    def known(self, selection: str) -> list[Mapping[str, Any]]:
+        """The evaluations in which the validation metric ``selection`` has a value: somebody was counted."""
+        return [line for line in self.evaluations if (line["valid"] or {}).get(selection) is not None]
+
+    def comparable(self, selection: str) -> list[Mapping[str, Any]]:
+        """The evaluations that count: of those that are known the ones of as many users as the last one, and more.
 
         One that a node did not answer is of other users. A node that is gone for good is missing in the last one too.
         """
-        fewest = self.evaluations[-1]["of_users"] if self.evaluations else 0
-        return [line for line in self.evaluations if line["of_users"] >= fewest]
+        known = self.known(selection)
+        return [line for line in known if line["of_users"] >= known[-1]["of_users"]]
 
-    def best(self, selection: str) -> dict[str, Any] | None:
+    def best(self, selection: str) -> Mapping[str, Any] | None:
         """The evaluation with the highest validation metric, the first of equal ones; ``None`` before the first."""
-        return max(self.whole, key=lambda line: line["valid"][selection], default=None)
+        return max(self.comparable(selection), key=lambda line: line["valid"][selection], default=None)
 
-    def as_state(self) -> dict[str, Any]:
-        """Everything but the evaluations, for a checkpoint."""
+    def as_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
         return {
             **{name: getattr(self, name) for name in NUMBERS},
-            "rejected": self.rejected,
-            "failed": self.failed,
-            "quarantined": self.quarantined,
+            "why_skipped": self.why_skipped,
+            "rejected": dict(self.rejected),
+            "failed": dict(self.failed),
             "detection": {rule: asdict(found) for rule, found in self.detection.by_rule.items()},
             "judged": _pairs(self.detection.judged),
             "excluded": _pairs(self.detection.excluded),
+            "evaluations": list(self.evaluations),
         }
 
     @staticmethod
-    def of_state(state: Mapping[str, Any], evaluations: list[dict[str, Any]]) -> Tally:
-        """The inverse of ``as_state``."""
+    def of_json(found: Mapping[str, Any]) -> Tally:
+        """The inverse of ``as_json``."""
         detection = DetectionTally(
-            {rule: Detection(**found) for rule, found in state["detection"].items()},
-            Counter(dict(state["judged"])),
-            Counter(dict(state["excluded"])),
+            {rule: Detection(**sums) for rule, sums in found["detection"].items()},
+            dict(found["judged"]),
+            dict(found["excluded"]),
         )
         return Tally(
-            **{name: state[name] for name in NUMBERS},
-            rejected=Counter(state["rejected"]),
-            failed=Counter(state["failed"]),
-            quarantined=dict(state["quarantined"]),
+            **{name: found[name] for name in NUMBERS},
+            why_skipped=found["why_skipped"],
+            rejected=dict(found["rejected"]),
+            failed=dict(found["failed"]),
             detection=detection,
-            evaluations=evaluations,
+            evaluations=tuple(found["evaluations"]),
         )
 
     def summary(self, selection: str) -> dict[str, Any]:
         """What ``summary.json`` says of the run's results."""
-        best = self.best(selection)
+        best, known, comparable = self.best(selection), self.known(selection), self.comparable(selection)
         return {
             "rounds": self.rounds,
             "best_round": best["round"] if best else None,
             "valid": best["valid"] if best else None,
             "test": best["test"] if best else None,
-            "test_last_five": last_five(self.whole),
-            "partial_evaluations": len(self.evaluations) - len(self.whole),
+            "test_last_five": last_five(comparable),
+            "partial_evaluations": len(known) - len(comparable),
+            "unknown_evaluations": len(self.evaluations) - len(known),
             "detection": {
                 rule: {name: finite(value) for name, value in found.measures().items()}
                 for rule, found in self.detection.by_rule.items()
@@ -124,8 +149,8 @@ class Tally:
             "rejected": dict(sorted(self.rejected.items())),
             "failed_answers": self.failures,
             "failures": dict(sorted(self.failed.items())),
-            "quarantined": self.quarantined,
             "skipped_rounds": self.skipped,
+            "attacked_rounds": self.attacked_rounds,
             "seconds": round(self.elapsed, 3),
             "rounds_per_second": round(self.rounds / self.seconds, 3) if self.seconds else None,
             "bytes": {
@@ -141,10 +166,18 @@ class Tally:
         }
 
 
-def last_five(evaluations: list[dict[str, Any]]) -> dict[str, float] | None:
-    """The mean of each test metric over the last five evaluations: steadier than one of them."""
+def last_five(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float | None] | None:
+    """The mean of each test metric over the last five evaluations: steadier than one of them.
+
+    A metric that is unknown in one of them has no mean.
+    """
     lines = [line["test"] for line in evaluations[-5:]]
-    return {name: math.fsum(line[name] for line in lines) / len(lines) for name in lines[0]} if lines else None
+    return {name: _mean([line[name] for line in lines]) for name in lines[0]} if lines else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None
 
 
 def finite(value: float) -> float | None:
@@ -152,7 +185,11 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _pairs(counts: Counter[int]) -> list[list[int]]:
+def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(counts) + Counter(more))
+
+
+def _pairs(counts: Mapping[int, int]) -> list[list[int]]:
     """As JSON keeps it, whose keys are texts."""
     return [[number, count] for number, count in sorted(counts.items())]
 

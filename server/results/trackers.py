@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from server.outcome import RoundOutcome
+from server.results.observers import Observer
 from settings.options import OptionError
 from settings.run import TrackerName
+from strategies.server_model import ServerModel
 
 Line = Mapping[str, Any]
 
@@ -25,7 +28,7 @@ class Tracker(Protocol):
         """Some numbers of a round."""
 
     def close(self, status: str) -> None:
-        """There will be no more; ``status``: the run's, "completed" or "interrupted"."""
+        """There will be no more; ``status``: the run's, see ``server.results.status``."""
 
 
 class Nowhere:
@@ -78,6 +81,10 @@ def _wait_for_a_later_second(directory: Path) -> None:
     time.sleep(max(latest + 1 - time.time(), 0))
 
 
+ENDINGS = {"completed": "FINISHED", "interrupted": "KILLED"}
+"""What MLflow calls a run's status; any other is a run that failed."""
+
+
 class MLflow:
     """A run in the SQLite store ``mlflow.db`` beside the run directories; rounds are written many at a time.
 
@@ -122,7 +129,7 @@ class MLflow:
 
     def close(self, status: str) -> None:
         self._write()
-        self._client.set_terminated(self._run, "FINISHED" if status == "completed" else "KILLED")
+        self._client.set_terminated(self._run, ENDINGS.get(status, "FAILED"))
 
     def _write(self) -> None:
         for start in range(0, len(self._waiting), self.BATCH):
@@ -133,16 +140,51 @@ class MLflow:
 KINDS: dict[str, type[TensorBoard] | type[MLflow]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
-def make_tracker(name: TrackerName, directory: Path) -> Tracker:
-    """The tracker of a run; "auto": TensorBoard where it is installed. Raises ``OptionError`` for a missing package."""
-    chosen = name if name != "auto" else "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
-    if chosen == "none":
-        return Nowhere()
-    if not importlib.util.find_spec(chosen):
+def tracker_kind(name: TrackerName) -> TrackerName:
+    """What the option means: "auto" is TensorBoard where it is installed.
+
+    Raises ``OptionError`` for a missing package.
+    """
+    chosen: TrackerName = (
+        name if name != "auto" else "tensorboard" if importlib.util.find_spec("tensorboard") else "none"
+    )
+    if chosen != "none" and not importlib.util.find_spec(chosen):
         raise OptionError(
             f"tracker = {name!r}: the package {chosen} is not installed; pip install {chosen}, or 'none'."
         )
-    return KINDS[chosen](directory)
+    return chosen
+
+
+def make_tracker(name: TrackerName, directory: Path) -> Tracker:
+    """The tracker of a run. Raises ``OptionError`` for a missing package."""
+    chosen = tracker_kind(name)
+    return Nowhere() if chosen == "none" else KINDS[chosen](directory)
+
+
+class Tracking(Observer):
+    """Tells a tracker the numbers of a run. Raises ``OptionError`` for a missing package."""
+
+    def __init__(self, name: TrackerName, directory: Path) -> None:
+        self._kind, self._directory = tracker_kind(name), directory
+        self._tracker: Tracker = Nowhere()
+
+    @property
+    def name(self) -> str:
+        return f"tracker = {self._kind!r}"
+
+    def begin(self, options: Line, done: int) -> None:
+        # Made here, where whatever its store raises is not the run's end.
+        self._tracker = make_tracker(self._kind, self._directory)
+        self._tracker.begin(options, done)
+
+    def round(self, before: ServerModel, outcome: RoundOutcome, line: Line) -> None:
+        self._tracker.scalars(outcome.server_round, round_scalars(line))
+
+    def evaluation(self, line: Line) -> None:
+        self._tracker.scalars(line["round"], evaluation_scalars(line))
+
+    def close(self, status: str) -> None:
+        self._tracker.close(status)
 
 
 def round_scalars(line: Line) -> dict[str, float]:

@@ -7,9 +7,10 @@ in memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -17,9 +18,10 @@ import safetensors.torch
 import torch
 
 from protocol.updates import Updates
-from server.results.storage import storing, write_whole
+from server.outcome import RoundOutcome
+from server.results.observers import Observer
+from server.results.storage import storing, write_atomically
 from settings.options import require
-from strategies.fedrec import RoundOutcome
 from strategies.server_model import ServerModel
 
 FOLDER = "updates"
@@ -70,13 +72,13 @@ def _range(part: str, text: str) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True)
-class UpdateLog:
+class UpdateLog(Observer):
     """Writes the chosen rounds into ``directory``/updates."""
 
     directory: Path
     rounds: Rounds
 
-    def record(self, before: ServerModel, outcome: RoundOutcome, attackers: np.ndarray) -> None:
+    def round(self, before: ServerModel, outcome: RoundOutcome, line: Mapping[str, Any]) -> None:
         """Write one round if it is chosen. ``before``: the model that clients got. Raises ``StorageError``."""
         updates = outcome.intake.updates
         if outcome.server_round not in self.rounds or updates is None:
@@ -90,7 +92,7 @@ class UpdateLog:
             "learning_rate": before.learning_rate,
             "weight_decay": before.weight_decay,
             "optimizer": before.optimizer,
-            "malicious": users[np.isin(users, attackers)].tolist(),
+            "malicious": users[np.isin(users, outcome.attackers)].tolist(),
         }
         # Tensors that share memory cannot be written as they are.
         content = safetensors.torch.save(
@@ -99,7 +101,7 @@ class UpdateLog:
         with storing(self.directory):
             folder = self.directory / FOLDER
             folder.mkdir(exist_ok=True)
-            write_whole(folder / f"round-{outcome.server_round:06}.safetensors", content)
+            write_atomically(folder / f"round-{outcome.server_round:06}.safetensors", content)
 
 
 def recorded_rounds(directory: Path) -> Iterator[RecordedRound]:

@@ -21,10 +21,10 @@ from server.config import server_config
 from server.grids.local_grid import LocalGrid
 from server.population.catalogue import Catalogue
 from server.population.nodes import discover
+from server.population.population import PopulationError
 from server.simulation import default_options
 from server.training import run_training
 from settings.options import OptionError, Scalar
-from strategies.population import PopulationError
 
 NODES = 3
 OPTIONS: dict[str, Scalar] = {

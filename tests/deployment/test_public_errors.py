@@ -20,9 +20,9 @@ from data import load
 from server.grids.local_grid import LocalGrid
 from server.population.catalogue import Catalogue
 from server.population.nodes import discover
+from server.population.population import PopulationError
 from server.simulation import default_options
 from settings.options import OptionError
-from strategies.population import PopulationError
 
 SECRETS = ("alice", "hiv", "4111", "Bob", "secret-folder", "records-of-alice")
 INTER = b"user_id:token\titem_id:token\ttimestamp:float\n1\t2\t3\n"

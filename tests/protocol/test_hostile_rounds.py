@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,13 @@ from protocol.messages import (
 )
 from protocol.requests import Hosted, LossOptions
 from protocol.updates import make_updates, splits_of
+from server.population.population import Population
 from server.results.recorder import round_line
-from server.results.tally import Tally
+from server.run_settings import RunSettings
 from server.simulation import default_options
+from server.state import RunState
+from server.strategy import FedRec
 from strategies.chain import compose
-from strategies.fedrec import FedRec, Settings
-from strategies.population import Population
 from strategies.rule import Mean, Rule, ServerView
 from strategies.server_model import ServerModel
 
@@ -56,17 +58,18 @@ POPULATION = Population(
 )
 
 
-def strategy(**changed: int) -> FedRec:
+def strategy(rule: Rule | None = None, **changed: Any) -> FedRec:
     generator = torch.Generator().manual_seed(0)
     model = ServerModel.start(
         torch.randn(NUM_ITEMS, DIM, generator=generator), torch.randn(SHARED, generator=generator), RATE, 0.0
     )
-    settings = Settings("run", 0, 6, LossOptions(), {"valid": 3, "test": 3}, max_examples=1000, **changed)
-    return FedRec(model, POPULATION, Mean(), settings)
+    counts = {"valid": 3, "test": 3}
+    settings = RunSettings(POPULATION, rule or Mean(), 0, 6, LossOptions(), counts, max_examples=1000, **changed)
+    return FedRec(RunState("run", 0, model), settings)
 
 
 def asked(fedrec: FedRec, server_round: int) -> list[Message]:
-    return list(fedrec.configure_train(server_round, fedrec.arrays(), ConfigRecord(), None))  # type: ignore[arg-type]
+    return list(fedrec.configure_train(server_round, fedrec.state.arrays, ConfigRecord(), None))  # type: ignore[arg-type]
 
 
 def reply_to(message: Message, content: RecordDict | Error) -> Message:
@@ -85,7 +88,7 @@ def test_no_reply_breaks_a_round_or_moves_the_model_further_than_its_admitted_up
     content: RecordDict, first: bool
 ) -> None:
     fedrec = strategy()
-    before = fedrec.model
+    before = fedrec.state.model
     to_honest, to_hostile = asked(fedrec, 1)
     replies = [honest_reply(to_honest), reply_to(to_hostile, content)]
     fedrec.aggregate_train(1, reversed(replies) if first else replies)
@@ -99,8 +102,8 @@ def test_no_reply_breaks_a_round_or_moves_the_model_further_than_its_admitted_up
     assert set(HONEST) <= set(admitted) <= {*HONEST, *ASKED}
     assert 2 in outcome.intake.failed or set(outcome.intake.rejected) == set(ASKED) - set(admitted)
 
-    assert fedrec.model.is_finite()
-    moved = (fedrec.model.items - before.items).abs()
+    assert fedrec.state.model.is_finite()
+    moved = (fedrec.state.model.items - before.items).abs()
     # Adam's first step is the rate at most, in each coordinate (Kingma and Ba 2015, §2.1) ...
     assert float(moved.max()) <= RATE * (1 + 1e-4)
     # ... and an item to which no admitted update has a row does not move at all.
@@ -109,16 +112,14 @@ def test_no_reply_breaks_a_round_or_moves_the_model_further_than_its_admitted_up
     gradient = updates.weighted_mean(NUM_ITEMS).items.abs()
     assert float(gradient.max()) <= float(updates.rows.abs().max()) * (1 + 1e-5) <= LARGEST_VALUE * (1 + 1e-5)
 
-    line = json.dumps(round_line(outcome, np.empty(0, np.int64), 0.0), allow_nan=False)
+    line = json.dumps(round_line(outcome), allow_nan=False)
     assert len(line) < 20_000
     # Squared and added up over any number of rounds they are finite.
     assert all(abs(value) <= 1e15 for value in outcome.intake.attack.values())
     beside, of_honest = told(content), told(replies[0].content)
     assert outcome.intake.num_bytes >= size_of(content) + beside + size_of(replies[0].content) + of_honest
     assert beside <= MOST_BESIDE_ARRAYS or 2 in outcome.intake.failed
-    tally = Tally()
-    tally.add(outcome, np.empty(0, np.int64), 0.0)
-    json.dumps([tally.summary("hr@5"), tally.as_state()], allow_nan=False)
+    json.dumps([fedrec.state.tally.summary("hr@5"), fedrec.state.as_json()], allow_nan=False)
 
 
 @given(contents())
@@ -234,16 +235,17 @@ def test_counts_and_claims_of_any_kind_are_refused_or_plausible(content: RecordD
 
 def test_a_node_cannot_count_more_users_than_it_has() -> None:
     fedrec = strategy()
-    messages = list(fedrec.configure_evaluate(1, fedrec.arrays(), ConfigRecord(), None))  # type: ignore[arg-type]
+    fedrec.state = replace(fedrec.state, round=1)
+    messages = list(fedrec.configure_evaluate(1, fedrec.state.arrays, ConfigRecord(), None))  # type: ignore[arg-type]
     fair = {"valid": torch.tensor([1, 1, 1]), "test": torch.tensor([0, 0, 3])}
     unfair = {"valid": torch.tensor([4, 0, 0]), "test": torch.tensor([2**62, 2**62, 2**62])}
     replies = [reply_to(messages[0], counts_content(fair, 1)), reply_to(messages[1], counts_content(unfair, 1))]
     # A second answer, an answer of another round and one of a node that was not asked count for nothing.
     replies += [replies[0], reply_to(messages[1], counts_content(fair, 0))]
-    totals = fedrec.aggregate_evaluate(1, replies)
-    assert totals["valid"] == [1, 1, 1]
-    assert totals["test"] == [0, 0, 3]
-    assert list(fedrec.failed_evaluation) == [2]
+    fedrec.aggregate_evaluate(1, replies)
+    assert fedrec.counted is not None
+    assert fedrec.counted.totals == {"valid": [1, 1, 1], "test": [0, 0, 3]}
+    assert list(fedrec.counted.failed) == [2]
 
 
 def test_late_and_second_answers_and_answers_of_strangers_do_not_count() -> None:
@@ -266,10 +268,10 @@ def test_late_and_second_answers_and_answers_of_strangers_do_not_count() -> None
 
 def test_too_few_updates_leave_the_model_alone() -> None:
     fedrec = strategy(min_updates=4)
-    before = fedrec.model
+    before = fedrec.state.model
     to_honest, to_other = asked(fedrec, 1)
     fedrec.aggregate_train(1, [honest_reply(to_honest), reply_to(to_other, Error(2, "it died"))])
-    assert fedrec.model is before
+    assert fedrec.state.model is before
     assert fedrec.outcome is not None
     assert fedrec.outcome.aggregate is None
     assert "3 valid updates" in fedrec.outcome.skipped
@@ -282,11 +284,10 @@ def test_a_rule_that_makes_no_finite_gradient_leaves_the_model_alone() -> None:
             gradient.items[0, 0] = torch.nan
             return gradient
 
-    fedrec = strategy()
-    fedrec.rule = Broken()
-    before = fedrec.model
+    fedrec = strategy(Broken())
+    before = fedrec.state.model
     fedrec.aggregate_train(1, [honest_reply(asked(fedrec, 1)[0])])
-    assert fedrec.model is before
+    assert fedrec.state.model is before
     assert fedrec.outcome is not None
     assert "not finite" in fedrec.outcome.skipped
 
@@ -301,7 +302,7 @@ def test_a_node_that_offends_again_and_again_is_not_asked_any_more() -> None:
         assert fedrec.outcome is not None
         assert fedrec.outcome.quarantined == ((2,) if server_round == 6 else ())
     assert [message.metadata.dst_node_id for message in asked(fedrec, 7)] == [1]
-    evaluated = fedrec.configure_evaluate(7, fedrec.arrays(), ConfigRecord(), None)  # type: ignore[arg-type]
+    evaluated = fedrec.configure_evaluate(7, fedrec.state.arrays, ConfigRecord(), None)  # type: ignore[arg-type]
     assert [message.metadata.dst_node_id for message in evaluated] == [1]
 
 
@@ -314,7 +315,7 @@ def test_every_rule_stands_the_most_extreme_updates_that_are_admitted(name: str)
     rule: Rule = compose(name, {**default_options(), "norm-bound-threshold": 0.1}, 10, 0.1)
     generator = np.random.default_rng(7)
     values = np.array([0, -0.0, LARGEST_VALUE, -LARGEST_VALUE, 1e-45, -1e-40, 1e-20, 1.0, -1.0], np.float32)
-    model = strategy().model
+    model = strategy().state.model
     for server_round in range(1, 25):
         count = int(generator.integers(1, 8))
         rows = generator.integers(0, NUM_ITEMS + 1, count)

@@ -20,6 +20,7 @@ from what_runs_leave import nodes_state, results
 from server.recovery.checkpoint import Checkpoint, CheckpointError, Checkpoints, as_bytes, name_of, read
 from server.results.storage import StorageError
 from server.simulation import PROJECT, simulate
+from server.state import RunState
 from settings.options import OptionError
 from strategies.server_model import ServerModel
 
@@ -39,16 +40,23 @@ OPTIONS: dict[str, Any] = {
 CHILD = """
 import json, os, signal, sys
 options, kill_at, hook = json.loads(sys.argv[1])
-from server import training
-real = getattr(training.Training, hook)
-def dying(self, server_round, *rest):
-    if server_round == kill_at and hook != "_evaluate":
+from server import journal, strategy
+owner, name, after = {
+    "train": (strategy, "train_round", 1),
+    "evaluate": (strategy, "evaluate", 0),
+    "write": (journal.Checkpoints, "write", 0),
+}[hook]
+real = getattr(owner, name)
+def dying(*arguments):
+    state = arguments[0] if hook != "write" else arguments[1].state
+    dies = state.round + after == kill_at
+    if dies and hook != "evaluate":
         os.kill(os.getpid(), signal.SIGKILL)
-    result = real(self, server_round, *rest)
-    if server_round == kill_at:
+    result = real(*arguments)
+    if dies:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
-setattr(training.Training, hook, dying)
+setattr(owner, name, dying)
 from server.simulation import simulate
 simulate(options)
 """
@@ -72,7 +80,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("hook", "kill_at"),
-    [("_round", 3), ("_round", 7), ("_evaluate", 12), ("_checkpoint", 10)],
+    [("train", 3), ("train", 7), ("evaluate", 12), ("write", 10)],
     ids=["before the first checkpoint", "between two", "after an evaluation", "while one is due"],
 )
 def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_happened(
@@ -91,7 +99,7 @@ def test_a_killed_run_that_is_resumed_ends_as_if_nothing_had_happened(
 def test_a_run_killed_twice_and_while_it_resumes_ends_the_same(tmp_path: Path, uninterrupted: Path) -> None:
     options = {**OPTIONS, "output-dir": str(tmp_path)}
     for resume, kill_at in [("", 9), ("latest", 7), ("latest", 13)]:
-        child = in_a_process(CHILD, json.dumps([{**options, "resume": resume}, kill_at, "_round"]))
+        child = in_a_process(CHILD, json.dumps([{**options, "resume": resume}, kill_at, "train"]))
         child.communicate(timeout=300)
         assert child.returncode == -signal.SIGKILL
     directory, _ = simulate({**options, "resume": "latest"})
@@ -221,23 +229,27 @@ def model(seed: int = 0) -> ServerModel:
     return ServerModel.start(torch.randn(5, 3, generator=generator), torch.randn(2, generator=generator), 0.1, 0.0)
 
 
+def state(server_round: int, seed: int = 0) -> RunState:
+    return RunState("run", server_round, model(seed))
+
+
 def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 2)
     for server_round in (0, 10, 20, 100, 1000):
-        checkpoints.write(Checkpoint(server_round, model(server_round), {}))
+        checkpoints.write(Checkpoint(state(server_round, server_round), {}))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [name_of(100), name_of(1000)]
     assert checkpoints.oldest() == 100
-    found = checkpoints.newest_usable(model(), lambda state: None)
-    assert found.server_round == 1000
-    assert torch.equal(found.model.items, model(1000).items)
+    found = checkpoints.newest_usable(model(), lambda about: None)
+    assert found.state.round == 1000
+    assert torch.equal(found.state.model.items, model(1000).items)
 
 
 def test_any_bit_of_a_checkpoint_counts(tmp_path: Path) -> None:
-    whole = as_bytes(Checkpoint(3, model(), {"a": 1}))
+    whole = as_bytes(Checkpoint(state(3), {"a": 1}))
     path = tmp_path / name_of(3)
     path.write_bytes(whole)
-    state, tensors = read(path)
-    assert (state["round"], state["a"]) == (3, 1)
+    content, tensors = read(path)
+    assert (content["state"]["round"], content["about"]) == (3, {"a": 1})
     assert torch.equal(tensors["items"], model().items)
     for place in range(0, len(whole), 7):
         changed = bytearray(whole)
@@ -251,14 +263,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path, 3)
-    checkpoints.write(Checkpoint(1, model(), {}))
+    checkpoints.write(Checkpoint(state(1), {}))
 
     def full(descriptor: int) -> None:
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.write(Checkpoint(2, model(), {}))
+        checkpoints.write(Checkpoint(state(2), {}))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [name_of(1)]
 
 
@@ -328,3 +340,96 @@ def test_two_processes_do_not_train_in_one_directory(tmp_path: Path) -> None:
     directory, _ = simulate(options)
     with held(directory), pytest.raises(OptionError, match="another process"):
         simulate({**options, "resume": "latest"})
+
+
+def a_copy(path: Path) -> None:
+    """Somebody's copies, which sort behind the file itself, of which one is damaged."""
+    content = path.read_bytes()
+    path.with_name(path.stem + " (copy).safetensors").write_bytes(content)
+    path.with_name(path.stem + "-old.safetensors").write_bytes(content[:100])
+    path.with_name("round-latest.safetensors").write_bytes(content)
+
+
+def test_a_copy_of_a_checkpoint_beside_the_real_ones_is_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 2)
+    for server_round in (10, 20):
+        checkpoints.write(Checkpoint(state(server_round), {}))
+    a_copy(tmp_path / "checkpoints" / name_of(10))
+    checkpoints.write(Checkpoint(state(30), {}))
+    assert checkpoints.oldest() == 20
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 30
+    checkpoints.forget_after(20)
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 20
+    copy = tmp_path / "checkpoints" / "round-000000010 (copy).safetensors"
+    assert copy.exists()
+    with pytest.raises(OptionError, match="resume = "):
+        simulate({**OPTIONS, "output-dir": str(tmp_path), "resume": str(copy)})
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "BF16", "I16", "BOOL"])
+def test_a_header_of_another_kind_of_number_is_refused_and_the_one_before_is_used(tmp_path: Path, kind: str) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    for server_round in (1, 2):
+        checkpoints.write(Checkpoint(state(server_round), {}))
+    path = tmp_path / "checkpoints" / name_of(2)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    width = 2 if kind in ("BF16", "I16") else 1
+    for name, about in header.items():
+        if name != "__metadata__":
+            first, last = about["data_offsets"]
+            about.update(dtype=kind, shape=[(last - first) // width])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 1
+
+
+@pytest.mark.parametrize("found", ["[" * 100_000, '{"a":' * 5_000 + "1", '"format"', "[1]", "null"])
+def test_a_state_of_any_other_form_is_refused_and_the_one_before_is_used(tmp_path: Path, found: str) -> None:
+    """With the right checksum: as another program might write it."""
+    from server.recovery.checkpoint import _digest
+
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.write(Checkpoint(state(1), {}))
+    tensors = dict(model().tensors)
+    metadata = {"state": found, "sha256": _digest(found, tensors)}
+    save_file(
+        {name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "checkpoints" / name_of(2), metadata
+    )
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 1
+
+
+@pytest.mark.parametrize("form", [{"state": 1}, {"state": {}}, {"about": {}}, {"state": {"run": "x"}, "about": {}}])
+def test_a_state_that_lacks_something_is_refused_and_the_one_before_is_used(tmp_path: Path, form: Any) -> None:
+    from server.recovery.checkpoint import FORMAT, _digest
+
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.write(Checkpoint(state(1), {}))
+    text = json.dumps({"format": FORMAT, **form})
+    tensors = {name: tensor.clone() for name, tensor in model().tensors.items()}
+    save_file(tensors, tmp_path / "checkpoints" / name_of(2), {"state": text, "sha256": _digest(text, tensors)})
+    assert checkpoints.newest_usable(model(), lambda about: None).state.round == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        '{"resumed_at": [1e999]}',
+        '{"resumed_at": [Infinity]}',
+        '{"resumed_at": [NaN]}',
+        '{"resumed_at": [-1]}',
+        '{"resumed_at": [2.5]}',
+        '{"resumed_at": ' + "[" * 2000 + "]" * 2000 + "}",
+        '{"resumed_at": 3}',
+        "null",
+        "\xff",
+    ],
+)
+def test_resumes_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    checkpoints.write(Checkpoint(state(1), {}))
+    (tmp_path / "checkpoints" / "resumes.json").write_bytes(content.encode().decode("unicode_escape").encode("latin-1"))
+    with pytest.raises(OptionError, match=r"resumes\.json cannot be read"):
+        checkpoints.resumes()

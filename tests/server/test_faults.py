@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -22,13 +21,13 @@ import client.app
 from protocol.messages import counts_content, read_counts
 from server.config import server_config
 from server.grids.local_grid import LocalGrid
+from server.intake import Intake
+from server.outcome import RoundOutcome
 from server.recovery.checkpoint import checkpoint_files
 from server.results.run_directory import make_run_directory
 from server.results.tally import Tally
 from server.simulation import PROJECT, default_options
 from server.training import run_training
-from strategies.fedrec import RoundOutcome
-from strategies.intake import Intake
 
 OPTIONS: dict[str, Any] = {
     "engine": "local",
@@ -309,6 +308,5 @@ def test_a_node_that_never_answers_is_waited_for_no_longer_than_the_timeout(
 def test_failures_are_counted_by_kind_without_a_strangers_words() -> None:
     failed = {1: "no answer", 2: "no answer", 3: "error 2: ValueError: boo", 4: "unreadable: an array of 3 dimensions"}
     intake = Intake(None, torch.empty(0), {}, failed, 0, {})
-    tally = Tally()
-    tally.add(RoundOutcome(1, 4, intake, None, 0, "nobody"), np.empty(0, np.int64), 0.1)
+    tally = Tally().plus(RoundOutcome(1, 4, intake, None, 0, "nobody"))
     assert tally.failed == {"no answer": 2, "error": 1, "unreadable": 1}

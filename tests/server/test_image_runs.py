@@ -80,7 +80,7 @@ def test_the_stealthy_upload_is_no_longer_than_it_may_be(honest: dict[int, torch
 
 
 def test_before_it_starts_an_attack_changes_nothing(honest: dict[int, torch.Tensor], tmp_path: Path) -> None:
-    directory, _ = run(tmp_path, {**RECORDED, "attack": "backdoor", "attack-start": 2})
+    directory, _ = run(tmp_path, {**RECORDED, "attack": "backdoor", "attack-start": 2, "num-server-rounds": 2})
     found = uploads(directory)
     assert all(torch.equal(found[user], honest[user]) for user in honest)
 

@@ -25,11 +25,11 @@ from protocol.messages import read_hosted
 from server.exchange import Pending, exchange
 from server.grids.local_grid import LocalGrid
 from server.population.nodes import discover
+from server.population.population import PopulationError
 from server.recovery.interrupts import StoppedError
 from server.results.run_directory import held
 from server.simulation import PROJECT, default_options, simulate
 from settings.options import OptionError
-from strategies.population import PopulationError
 
 OPTIONS: dict[str, Any] = {
     "engine": "local",
@@ -51,7 +51,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "server_round", "goes_on_after"), [("train", 8, 7), ("train", 1, 0), ("evaluate", 8, 5)]
+    ("kind", "server_round", "goes_on_after"), [("train", 8, 7), ("train", 1, 0), ("evaluate", 8, 7)]
 )
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, StoppedError])
 def test_a_run_that_is_stopped_while_it_waits_keeps_its_last_whole_round(
@@ -63,7 +63,7 @@ def test_a_run_that_is_stopped_while_it_waits_keeps_its_last_whole_round(
     goes_on_after: int,
     stop: type[BaseException],
 ) -> None:
-    """After a round whose evaluation is still due nothing is kept: the evaluation would be missing."""
+    """A round whose evaluation is still due is not complete: the run goes on after the one before."""
     send = LocalGrid.send_and_receive
 
     def stopping(self: LocalGrid, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -154,7 +154,7 @@ def test_a_node_that_was_given_up_before_it_answered_is_asked_again() -> None:
 
 
 def test_a_run_that_is_resumed_waits_for_its_own_nodes_and_takes_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = discover(nodes(88), 0, 60.0).marks
+    found = discover(nodes(88), 0, 60.0).node_digests
     late = FlowersGrid(nodes(89), {2: 2})
     assert set(discover(late, 1, 60.0, expected=found).nodes.tolist()) == {1, 2}
     monkeypatch.setattr("server.population.nodes.ALONE", 0.0)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.detection import DetectionTally, detect, whole_chain, won_pairs
+from strategies.detection import DetectionTally, chain_verdict, detect, won_pairs
 from strategies.rule import Verdict
 
 
@@ -58,7 +58,7 @@ def test_a_ratio_of_nothing_is_not_a_number() -> None:
 def test_a_chain_drops_whom_any_of_its_rules_drops() -> None:
     outer = verdict([1, 2, 3, 4], [3, 2, 1, 0], {1}, "union")
     inner = verdict([2, 3, 4], [0, 0, 9], {4}, "multi-krum")
-    both = whole_chain([outer, inner])
+    both = chain_verdict([outer, inner])
     assert both.rule == "union+multi-krum"
     assert both.kept.tolist() == [False, True, True, False]
 
@@ -66,9 +66,9 @@ def test_a_chain_drops_whom_any_of_its_rules_drops() -> None:
 def test_a_run_sums_rounds_and_pairs_only_users_of_the_same_round() -> None:
     tally = DetectionTally()
     examples = np.array([10, 20, 30])
-    tally.add([verdict([1, 2, 3], [5, 1, 2], {1})], [1, 9], examples)
-    tally.add([verdict([4, 2, 3], [9, 9, 9], {4})], [1, 9], examples)
-    tally.add([verdict([9, 2, 3], [0, -1, 1], {3})], [1, 9], examples)
+    tally = tally.plus([verdict([1, 2, 3], [5, 1, 2], {1})], np.array([1, 9], np.int64), examples)
+    tally = tally.plus([verdict([4, 2, 3], [9, 9, 9], {4})], np.array([1, 9], np.int64), examples)
+    tally = tally.plus([verdict([9, 2, 3], [0, -1, 1], {3})], np.array([1, 9], np.int64), examples)
     run = tally.by_rule["rule"]
     assert (run.true_positives, run.false_positives, run.false_negatives, run.true_negatives) == (1, 2, 1, 5)
     assert run.auc == pytest.approx((2 + 1) / 4)
@@ -78,12 +78,13 @@ def test_a_chain_and_its_rules_are_counted_apart() -> None:
     tally = DetectionTally()
     outer = verdict([1, 2, 3, 4], [3, 2, 1, 0], {1}, "union")
     inner = verdict([2, 3, 4], [0, 0, 9], {4}, "multi-krum")
-    found = tally.add([outer, inner], [1, 4], np.array([1, 1, 1, 1]))
+    tally = tally.plus([outer, inner], np.array([1, 4]), np.array([1, 1, 1, 1]))
+    found = tally.by_rule
     assert set(found) == {"union", "multi-krum", "union+multi-krum"}
     assert found["union"].recall == 0.5
     assert found["multi-krum"].recall == 1
     assert found["union+multi-krum"].recall == 1
-    assert tally.add([], [1], np.array([])) == {}
+    assert tally.plus([], np.array([1]), np.array([])) is tally
 
 
 def test_wrong_exclusions_are_counted_by_the_number_of_interactions() -> None:
@@ -91,7 +92,7 @@ def test_wrong_exclusions_are_counted_by_the_number_of_interactions() -> None:
     users = list(range(100))
     examples = np.arange(100) // 2 + 1
     # Of the benign users the heaviest tenth is dropped; user 99 is malicious.
-    tally.add([verdict(users, [0.0] * 100, set(range(90, 100)))], [99], examples)
+    tally = tally.plus([verdict(users, [0.0] * 100, set(range(90, 100)))], np.array([99], np.int64), examples)
     buckets = tally.buckets(5)
     assert sum(bucket.judged for bucket in buckets) == 99
     assert sum(bucket.excluded for bucket in buckets) == 9
@@ -105,6 +106,6 @@ def test_wrong_exclusions_are_counted_by_the_number_of_interactions() -> None:
 def test_a_number_that_a_client_made_up_takes_no_memory() -> None:
     """Arrays as long as the largest number of interactions would have 16 gigabytes."""
     tally = DetectionTally()
-    tally.add([verdict([1, 2, 3], [0.0] * 3, {3})], [], np.array([5, 7, 2**31 - 1]))
+    tally = tally.plus([verdict([1, 2, 3], [0.0] * 3, {3})], np.array([], np.int64), np.array([5, 7, 2**31 - 1]))
     assert (tally.judged, tally.excluded) == ({5: 1, 7: 1, 2**31 - 1: 1}, {2**31 - 1: 1})
     assert [(bucket.fewest, bucket.excluded) for bucket in tally.buckets(3)] == [(5, 0), (7, 0), (2**31 - 1, 1)]

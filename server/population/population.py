@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ class PopulationError(ValueError):
     """The nodes do not make one population; the text says why."""
 
 
-def mark(users: Ints) -> int:
-    """What tells a node by its users (n,): their CRC."""
+def digest_of(users: Ints) -> int:
+    """The CRC of a node's users (n,), which tells the node whatever its id is."""
     return zlib.crc32(np.sort(users).astype(np.int64).tobytes())
 
 
@@ -34,13 +35,14 @@ class Population:
     """All users of a run.
 
     ``users`` (U,) int64 in ascending order, ``nodes`` (U,) uint64 the id of the node that hosts each, ``malicious``
-    (U,) bool for measurement alone.
+    (U,) bool for measurement alone; ``data_digest``: of all nodes' data, whatever their ids are.
     """
 
     users: Ints
     nodes: NDArray[np.uint64]
     malicious: NDArray[np.bool_]
     num_items: int
+    data_digest: str = ""
 
     @cached_property
     def malicious_users(self) -> Ints:
@@ -48,9 +50,18 @@ class Population:
         return self.users[self.malicious]
 
     @cached_property
-    def marks(self) -> Counter[int]:
-        """The ``mark`` of each node's users, whatever the nodes' ids are."""
-        return Counter(mark(self.users[self.nodes == node]) for node in np.unique(self.nodes))
+    def node_digests(self) -> Counter[int]:
+        """The ``digest_of`` each node's users."""
+        return Counter(digest_of(self.users[self.nodes == node]) for node in np.unique(self.nodes))
+
+    @cached_property
+    def fingerprint(self) -> dict[str, int]:
+        """What tells another population apart: which users, who is malicious, and who shares a node."""
+        _, first, node = np.unique(self.nodes, return_index=True, return_inverse=True)
+        crc = 0
+        for part in (self.users, self.malicious_users, first[node]):
+            crc = zlib.crc32(part.astype(np.int64).tobytes(), crc)
+        return {"users": len(self.users), "items": self.num_items, "crc": crc}
 
     @cached_property
     def honest_nodes(self) -> NDArray[np.uint64]:
@@ -102,4 +113,9 @@ def population_of(answers: Mapping[int, Hosted]) -> Population:
             f"Nodes {nodes[at]} and {nodes[at + 1]} both claim user {users[at]} ({len(twice)} users are claimed "
             "twice): give each node a part of its own (partition-id)."
         )
-    return Population(users, nodes, malicious, first.num_items)
+    # By their users, not by their ids: a resumed run's nodes may have others.
+    held = sorted(
+        (digest_of(hosted.users.numpy()), hosted.data_digest) for hosted in answers.values() if len(hosted.users)
+    )
+    data = hashlib.sha256(repr(held).encode()).hexdigest()[:32]
+    return Population(users, nodes, malicious, first.num_items, data)

@@ -9,15 +9,16 @@ from logging import ERROR
 
 import torch
 from flwr.app import Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from torch import Tensor
 
 from protocol.admission import NOT_ASKED, Admitted, Limits, UnreadableError
+from protocol.foreign_text import shown
 from protocol.messages import LONGEST_TEXT, read_train_reply, reply_size
 from protocol.updates import Updates, merge
 from strategies.sparse.side_by_side import side_by_side
 
-LONGEST_REASON = 200
 MOST_NUMBERS = 32
 LARGEST_NUMBER = 1e15
 """How much of what a node tells about itself goes into the log; numbers up to this one can be squared and added up."""
@@ -33,7 +34,8 @@ class Intake:
     ``updates`` and ``losses`` (n,) of the users who passed, in ascending order, ``None`` for nobody; a loss
     is NaN where the user told an impossible one. ``rejected``: reason by user who was asked for;
     ``not_asked``: how many other users a node sent, where it did; ``failed``: reason by node; ``offenders``:
-    the nodes that failed or had a user rejected; ``attack``: numbers that a simulated attacker tells for the log.
+    the nodes that failed, were late, or had a user rejected, without those that the SuperLink gave up, which cost no
+    time; ``attack``: numbers that a simulated attacker tells for the log.
     """
 
     updates: Updates | None
@@ -79,6 +81,7 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
     parts: dict[int, Admitted] = {}
     failed = dict.fromkeys(sorted(limits), "no answer")
     attack: dict[int, dict[str, float]] = {}
+    gone: set[int] = set()
     num_bytes = 0
     asked = [reply for reply in replies if reply.metadata.src_node_id in limits]
 
@@ -92,6 +95,8 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
         num_bytes += size
         if isinstance(judged, str):
             failed[node] = judged
+            if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                gone.add(node)
             continue
         parts[node] = judged
         del failed[node]
@@ -99,7 +104,7 @@ def take_in(replies: Iterable[Message], server_round: int, limits: Mapping[int, 
     nodes = sorted(parts)
     rejected = {user: reason for node in nodes for user, reason in sorted(parts[node].rejected.items())}
     not_asked = {node: parts[node].not_asked for node in nodes if parts[node].not_asked}
-    offenders = frozenset([*failed, *not_asked, *(node for node in nodes if parts[node].rejected)])
+    offenders = frozenset([*(failed.keys() - gone), *not_asked, *(node for node in nodes if parts[node].rejected)])
     told = {name: value for node in nodes for name, value in attack[node].items()}
     admitted = [parts[node] for node in nodes if len(parts[node].updates)]
     if not admitted:
@@ -125,11 +130,6 @@ def _judged(reply: Message, server_round: int, limits: Limits) -> tuple[int, Adm
         # A hole in the checks above: worth a line of its own, not worth the run.
         log(ERROR, "Node %d's answer broke its reader: %r", reply.metadata.src_node_id, error)
         return size, shown(f"unreadable: {type(error).__name__}")
-
-
-def shown(reason: str) -> str:
-    """A reason with what a stranger wrote in it, short enough for a line of a log, without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in reason[:LONGEST_REASON])
 
 
 def _numbers(content: RecordDict, name: str) -> dict[str, float]:

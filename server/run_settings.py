@@ -1,0 +1,67 @@
+"""What stays the same in all rounds of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ConfigRecord
+from torch import Tensor
+
+from protocol.requests import GlobalModel, LossOptions
+from protocol.upload_dtype import UploadDtype
+from server.population.population import Population
+from strategies.rule import Rule
+
+Metrics = Mapping[str, Mapping[str, float | None]]
+
+
+def _no_metrics(totals: Mapping[str, Any], model: GlobalModel) -> Metrics:
+    return {}
+
+
+def _never(server_round: int) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Who takes part, by which rule their updates are combined, and what is asked of them.
+
+    ``counts``: the lengths of the counts that an evaluation returns, by name, and ``metrics`` what the server makes of
+    their totals and the model, by part (``valid``, ``test``); the best round has the highest ``selection`` on
+    ``valid``; ``min_updates``: a round with fewer valid updates leaves the model as it is; ``eval_users``: how many
+    benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that failed or had a user rejected in so
+    many of its rounds in a row is not asked again, 0 for never; ``upload_dtype``: what updates travel in;
+    ``round_timeout``: seconds that replies are waited for, in training with ``round_patience`` (see ``Deadline``);
+    ``value_bound``: see ``cohort_bounds``; ``accuracy``: of shared parameters (p,) on the server's validation set,
+    where it has one; ``own_update``: what training on that set makes of them in a round, as a difference (p,);
+    ``attacked``: whether malicious users attack in a round, for measurement alone;
+    ``eval_every``: rounds from one evaluation to the next, the last round has one in any case; ``train_config``,
+    ``evaluate_config``: what else is told to nodes, for apps other than this one's.
+    """
+
+    population: Population
+    rule: Rule
+    seed: int
+    clients_per_round: int
+    loss: LossOptions
+    counts: Mapping[str, int]
+    metrics: Callable[[Mapping[str, Any], GlobalModel], Metrics] = _no_metrics
+    selection: str = ""
+    max_examples: int = 1_000_000
+    value_bound: float = 0.0
+    min_updates: int = 1
+    eval_users: int = 0
+    quarantine_after: int = 0
+    upload_dtype: UploadDtype = "float32"
+    round_timeout: float = 600.0
+    round_patience: float = 0.0
+    accuracy: Callable[[Tensor], float] | None = None
+    own_update: Callable[[Tensor, int], Tensor] | None = None
+    attacked: Callable[[int], bool] = _never
+    num_rounds: int = 3
+    eval_every: int = 1
+    train_config: ConfigRecord | None = None
+    evaluate_config: ConfigRecord | None = None
