@@ -44,4 +44,4 @@ def _answer(message: Message, context: Context) -> Message:
             return resident.answer(message, context, seconds)
     from client import answers
 
-    return answers.app(message, context)
+    return answers.answer(message, context)

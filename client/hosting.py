@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from client.config import ClientConfig
 from client.deployed.own_data import own_interactions, own_shard
 from data import load, version_of
+from data.digest import shard_digest
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
 from data.shard import Shard, load_shard
@@ -24,7 +25,7 @@ class Hosting:
     """The users of one node, whatever their data is.
 
     ``users`` (n,): indexes in the population, in ascending order; ``malicious`` (n,) bool; ``ids`` (n,): their original
-    ids. ``num_users`` and ``num_items``: of the whole run.
+    ids. ``num_users`` and ``num_items``: of the whole run; ``data_digest``: see ``Hosted``.
     """
 
     users: Users
@@ -32,6 +33,7 @@ class Hosting:
     ids: NDArray[np.str_]
     num_users: int
     num_items: int
+    data_digest: str
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class ShardHosting(Hosting):
 
 def host_interactions(config: ClientConfig, agreement: Agreement | None) -> ShardHosting:
     """What a recommender's node holds; ``agreement``: which indexes the users and items of its own file have."""
-    shard, malicious, ids = _partition(config) if agreement is None else _own(config, agreement)
+    shard, malicious, ids, item_ids = _partition(config) if agreement is None else _own(config, agreement)
+    digest = shard_digest(shard, ids, item_ids)
     unseen = never_evaluated(shard.num_users, config.run.malicious_fraction, config.run.seed)
     evaluated = ~np.isin(shard.users, unseen) & (shard.valid >= 0) & (shard.test >= 0)
-    return ShardHosting(shard.users, malicious, ids, shard.num_users, shard.num_items, shard, evaluated)
+    return ShardHosting(shard.users, malicious, ids, shard.num_users, shard.num_items, digest, shard, evaluated)
 
 
 def all_malicious(num_users: int, config: ClientConfig) -> Users:
@@ -75,19 +78,25 @@ def _interactions(dataset: str, data_dir: str | None, version: tuple[int, int]) 
     return load(dataset, data_dir)
 
 
-def _partition(config: ClientConfig) -> tuple[Shard, NDArray[np.bool_], NDArray[np.str_]]:
-    """The node's part of the run's data set, which of its users (n,) are malicious, and their original ids (n,)."""
+_Held = tuple[Shard, NDArray[np.bool_], NDArray[np.str_], NDArray[np.str_]]
+
+
+def _partition(config: ClientConfig) -> _Held:
+    """The node's part of the run's data set, who is malicious (n,), the users' ids (n,), and all items' ids."""
     interactions = _interactions(config.run.dataset, config.data_dir, version_of(config.run.dataset))
     malicious = all_malicious(interactions.num_users, config)
     users = users_here(interactions.num_users, malicious, config)
-    return load_shard(interactions, users), np.isin(users, malicious), interactions.user_ids[users]
+    shard = load_shard(interactions, users)
+    return shard, np.isin(users, malicious), interactions.user_ids[users], interactions.item_ids
 
 
-def _own(config: ClientConfig, agreement: Agreement) -> tuple[Shard, NDArray[np.bool_], NDArray[np.str_]]:
+def _own(config: ClientConfig, agreement: Agreement) -> _Held:
     """The same of the node's own data; an attacker's users are all malicious, a benign node's are none."""
     interactions = own_interactions(config)
     shard = own_shard(interactions, agreement)
     user_ids = interactions.user_ids[np.argsort(agreement.users.numpy())]
     if config.node.role:
-        return shard, np.full(len(shard), config.attacked and config.node.role == "attacker"), user_ids
-    return shard, np.isin(shard.users, all_malicious(agreement.num_users, config)), user_ids
+        malicious = np.full(len(shard), config.attacked and config.node.role == "attacker")
+    else:
+        malicious = np.isin(shard.users, all_malicious(agreement.num_users, config))
+    return shard, malicious, user_ids, interactions.item_ids

@@ -77,6 +77,20 @@ class EvaluateRequest:
 
 
 @dataclass(frozen=True)
+class PopulationQuery:
+    """Say whom you host, before the first round of a run, or before its next one where it is resumed.
+
+    ``run`` names the private state that is begun or gone on with, "" where none is asked for; ``resumed_at``: see
+    ``TrainRequest``. ``afresh``: go on with new private state where the node's is gone, which else is an error
+    whose text has "The node's state".
+    """
+
+    run: str = ""
+    resumed_at: tuple[int, ...] = ()
+    afresh: bool = False
+
+
+@dataclass(frozen=True)
 class TrainReply:
     """The updates of the users asked for, and each one's loss (n,)."""
 
@@ -90,7 +104,8 @@ class Hosted:
 
     ``users`` (n,) int64. ``malicious`` (n,) bool serves measurement alone: it says which users the
     simulated attacker controls; a real one would not tell, and no rule sees it. ``code``: a fingerprint of
-    the program that the node runs.
+    the program that the node runs; ``data_digest``: of its users' ids and split and of the items' ids
+    (``data.digest.shard_digest``), "" where the model has no such data.
     """
 
     users: Tensor
@@ -98,6 +113,7 @@ class Hosted:
     num_users: int
     num_items: int
     code: str
+    data_digest: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from protocol.requests import GlobalModel
+from protocol.requests import GlobalModel, PopulationQuery
 from server.config import ServerConfig, effective
 from server.exchange import exchange
 from server.grids.direct_grid import DirectGrid
@@ -64,14 +64,17 @@ class Training:
         self._checkpoints = Checkpoints(directory, options.keep_checkpoints)
         found = resumable(self._checkpoints, config, directory, model, self._nodes) if options.resume else None
         expected = None if found is None else Counter[int](found.state["nodes_hosting"])
-        population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue, expected)
+        # Nodes may keep state of an earlier run of the same name: the number tells the two apart.
+        run = found.state["run"] if found else f"{directory.name}-{secrets.token_hex(4)}"
+        resumed_at = () if found is None else (*self._checkpoints.resumes(), found.server_round)
+        query = PopulationQuery(run, resumed_at)
+        population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue, expected, query)
         require_cohort(options.clients_per_round, population)
         self._population = fingerprint(population)
         self._hosting = sorted(population.marks.elements())
         self._malicious = population.malicious_users
         settings = Settings(
-            # Nodes may keep state of an earlier run of the same name: the number tells the two apart.
-            run=found.state["run"] if found else f"{directory.name}-{secrets.token_hex(4)}",
+            run=run,
             seed=options.seed,
             clients_per_round=options.clients_per_round,
             loss=config.loss,

@@ -33,7 +33,6 @@ class _Part:
 
     updates: Updates
     losses: Tensor
-    slots: Ints
     state: Vectors
     vector_gradients: Tensor
 
@@ -82,10 +81,9 @@ class Factorization:
         parts = [self._train(table, private, part, request, alter) for part in in_parts(self._shard, users)]
         if keep:
             # All at once: what dies between two parts must not leave half of the cohort stepped.
-            slots = np.concatenate([part.slots for part in parts])
             state = joined([part.state for part in parts])
             gradients = torch.cat([part.vector_gradients for part in parts])
-            private.step(slots, state, gradients, request.server_round, request.loss.learning_rate)
+            private.step(users, state, gradients, request.server_round, request.loss.learning_rate)
         return TrainReply(concat([part.updates for part in parts]), torch.cat([part.losses for part in parts]))
 
     def _train(
@@ -93,7 +91,7 @@ class Factorization:
     ) -> _Part:
         loss, now, dim = request.loss, request.server_round, table.shape[1]
         cohort = cohort_of(self._shard, users)
-        state = private.at(cohort.slots, now, loss.learning_rate)
+        state = private.at(cohort.users, now, loss.learning_rate)
         pairs = training_pairs(cohort, loss, self._seed, now, dim)
         if alter is not None:
             view = TrainingPairs(pairs.splits, pairs.positives, pairs.negatives, state.vectors, table)
@@ -115,7 +113,7 @@ class Factorization:
             rows=gradient.rows.cpu(),
         )
         vector_gradients = gradient.vectors.cpu() + loss.weight_decay * state.vectors
-        return _Part(updates, gradient.losses.cpu(), cohort.slots, state, vector_gradients)
+        return _Part(updates, gradient.losses.cpu(), state, vector_gradients)
 
     def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
         """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""
@@ -123,7 +121,7 @@ class Factorization:
         private = self._private(request.run, table.shape[1])
 
         def vectors_of(cohort: Cohort) -> tuple[Tensor, Tensor]:
-            state = private.at(cohort.slots, request.server_round + 1, request.loss.learning_rate)
+            state = private.at(cohort.users, request.server_round + 1, request.loss.learning_rate)
             vectors = state.vectors.to(self._device)
             return vectors, vectors
 

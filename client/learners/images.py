@@ -67,7 +67,7 @@ def host_images(config: ClientConfig, agreement: object) -> ImageHosting:
     users = users_here(run.num_clients, malicious, config, spread)
     ids: NDArray[np.str_] = users.astype(np.str_)
     here = np.isin(users, malicious)
-    return ImageHosting(users, here, ids, run.num_clients, 0, data, [shares[user] for user in users])
+    return ImageHosting(users, here, ids, run.num_clients, 0, "", data, [shares[user] for user in users])
 
 
 class ImageLearner:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from logging import ERROR, INFO, WARNING
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from protocol.admission import UnreadableError
 from protocol.fingerprint import code_fingerprint
-from protocol.messages import read_hosted
+from protocol.messages import query_content, read_hosted
 from protocol.own_data import agreed_content, has_own, read_own
-from protocol.requests import Agreement, Hosted
+from protocol.requests import Agreement, Hosted, PopulationQuery
 from server.exchange import Pending
 from server.grids.direct_grid import DirectGrid
 from server.population.catalogue import Catalogue, UnknownIdsError
@@ -53,6 +53,7 @@ class Arrivals:
     refused: dict[int, str] = field(default_factory=dict)
     agreed: dict[int, Agreement] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    query: PopulationQuery = field(default_factory=PopulationQuery)
     _claimed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     _marks: Counter[int] = field(default_factory=Counter)
 
@@ -100,7 +101,9 @@ class Arrivals:
             if self.catalogue is None or node in self.agreed:
                 raise UnreadableError("it has data of its own, which is not expected of it here")
             self.agreed[node] = self.catalogue.agree(read_own(reply.content, *self.catalogue.most_bytes))
-            return Message(agreed_content(self.agreed[node]), node, "query", group_id="0")
+            content = query_content(self.query)
+            content.update(agreed_content(self.agreed[node]))
+            return Message(content, node, "query", group_id="0")
         hosted = read_hosted(reply.content)
         if hosted.code != code_fingerprint():
             raise UnreadableError(ANOTHER_PROGRAM)
@@ -153,19 +156,22 @@ def discover(
     timeout: float,
     catalogue: Catalogue | None = None,
     expected: Counter[int] | None = None,
+    query: PopulationQuery | None = None,
 ) -> Population:
     """The population that the nodes host.
 
     Waits until they host every user of the data set, or, where ``min_nodes`` is given, until so many have
     answered, or, where ``expected`` has the ``marks`` of a resumed run's population, until its nodes have;
-    ``timeout`` in seconds. A node that cannot take part is refused with a warning that says why. Raises
-    ``PopulationError`` where too few are left.
+    ``timeout`` in seconds. ``query`` names the private state that the nodes begin, or go on with.
+    A node that cannot take part is refused with a warning that says why. Raises ``PopulationError`` where too few
+    are left.
     """
-    arrivals, pending, asked = Arrivals(catalogue, expected), Pending(grid), set[int]()
+    query = query or PopulationQuery()
+    arrivals, pending, asked = Arrivals(catalogue, expected, query=query), Pending(grid), set[int]()
     started, told, complete = time.monotonic(), 0, 0.0
     while True:
         new = [node for node in grid.get_node_ids() if node not in asked]
-        pending.send([Message(RecordDict(), node, "query", group_id="0") for node in new])
+        pending.send([Message(query_content(query), node, "query", group_id="0") for node in new])
         asked.update(new)
         _listen(arrivals, pending, min_nodes)
         if not isinstance(grid, DirectGrid):

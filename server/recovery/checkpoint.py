@@ -2,7 +2,7 @@
 
 A checkpoint is one safetensors file: the tensors, and in its metadata the state as JSON and a SHA-256 of both. It
 is written beside its place, synced and renamed. Nodes keep no copy: they undo what came after (see
-``client.state.undo_log``).
+``client.state.store``).
 """
 
 from __future__ import annotations
