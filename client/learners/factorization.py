@@ -74,7 +74,11 @@ class Factorization:
     def train(
         self, model: GlobalModel, request: TrainRequest, *, alter: Alteration | None = None, keep: bool = True
     ) -> TrainReply:
-        """See ``Learner.train``."""
+        """See ``Learner.train``.
+
+        A user who touched every item has no negatives and so no pairs, and answers with a gradient of 0 that counts as
+        one example.
+        """
         users = np.sort(request.users.numpy())
         table = model.items.to(self._device)
         private = self._private(request.run, table.shape[1])
@@ -90,7 +94,7 @@ class Factorization:
         self, table: Tensor, private: PrivateVectors, users: Ints, request: TrainRequest, alter: Alteration | None
     ) -> _Part:
         loss, now, dim = request.loss, request.server_round, table.shape[1]
-        cohort = cohort_of(self._shard, users)
+        cohort = cohort_of(self._shard, users).with_negatives()
         state = private.at(cohort.users, now, loss.learning_rate)
         pairs = training_pairs(cohort, loss, self._seed, now, dim)
         if alter is not None:
@@ -107,7 +111,7 @@ class Factorization:
         )
         updates = make_updates(
             users=torch.from_numpy(cohort.users),
-            num_examples=torch.from_numpy(cohort.counts),
+            num_examples=torch.from_numpy(cohort.counts).clamp(min=1),
             row_splits=gradient.row_splits.cpu(),
             items=gradient.items.cpu(),
             rows=gradient.rows.cpu(),

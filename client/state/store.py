@@ -13,12 +13,11 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from logging import ERROR
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.common.logger import log
 from numpy.typing import NDArray
 
 from client.state.connections import connected
@@ -301,7 +300,8 @@ def _explained(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        log(ERROR, "%s: %s", path, error)
+        # The logger of Flower, of which nothing else is needed here.
+        getLogger("flwr").error("%s: %s", path, error)
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _is_full(path)):
             why = "No space left on the disk of this node's state-dir: free some"
