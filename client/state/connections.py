@@ -21,7 +21,8 @@ SETTINGS = (
     "PRAGMA synchronous = FULL",
     # A round of 5,000 users writes about 1,000 pages; syncing the main file after each of those would double its cost.
     "PRAGMA wal_autocheckpoint = 4000",
-    "PRAGMA cache_size = -8000",
+    # Room for what a round of 5,000 users changes, which else is written twice; taken only where it is used.
+    "PRAGMA cache_size = -32000",
 )
 
 _open: OrderedDict[tuple[int, Path], tuple[sqlite3.Connection, tuple[int, int]]] = OrderedDict()

@@ -64,6 +64,7 @@ class Store:
         self._path = path
         self._memory = _in_memory() if path is None else None
         self._active: sqlite3.Connection | None = None
+        self._read: tuple[str, list[tuple[int, int, int, bytes]]] | None = None
         self._lock = threading.RLock()
 
     @contextmanager
@@ -89,7 +90,7 @@ class Store:
                     connection.execute("ROLLBACK")
                 raise
             finally:
-                self._active = None
+                self._active = self._read = None
 
     def require_begun(self) -> None:
         """Raise ``OptionError`` where there is no file: what only reads or goes on must not make one."""
@@ -171,24 +172,25 @@ class Store:
         Raises ``ValueError`` where vectors of another dimension are kept.
         """
         values, last = np.zeros((len(users), 3, dim), np.float32), np.zeros(len(users), np.int64)
-        rows = self._kept("j.key, v.last, v.numbers", users)
+        rows = self._kept(users)
         if rows:
-            if len(rows[0][2]) != 12 * dim:
-                raise ValueError(f"The vectors kept here have {len(rows[0][2]) // 12} numbers, the model's have {dim}.")
-            positions = [row[0] for row in rows]
-            last[positions] = [row[1] for row in rows]
-            values[positions] = np.frombuffer(b"".join([row[2] for row in rows]), np.float32).reshape(-1, 3, dim)
+            _, positions, rounds, numbers = zip(*rows, strict=True)
+            if len(numbers[0]) != 12 * dim:
+                raise ValueError(f"The vectors kept here have {len(numbers[0]) // 12} numbers, the model's have {dim}.")
+            last[list(positions)] = rounds
+            values[list(positions)] = np.frombuffer(b"".join(numbers), np.float32).reshape(-1, 3, dim)
         return values, last
 
     def overwrite(self, server_round: int, users: Ints, values: NDArray[np.float32]) -> None:
         """Keep the numbers (n, 3, dim) of users that this round has stepped; once a round."""
-        there = self._kept("v.place, j.key, v.last, v.numbers", users)
+        there = self._kept(users)
         last = np.zeros(len(users), np.int64)
         last[[row[1] for row in there]] = [row[2] for row in there]
         numbers = b"".join([row[3] for row in there])
         cells = memoryview(np.ascontiguousarray(values).tobytes())
         width = len(cells) // max(len(users), 1)
         fresh = np.flatnonzero(last == 0).tolist()
+        self._read = None
         query = "UPDATE history SET users = ?, last = ?, numbers = ? WHERE round = ? AND users IS NULL"
         if not self._execute(query, users.tobytes(), last.tobytes(), numbers, server_round).rowcount:
             raise ValueError(f"Round {server_round} was not begun here, or has stepped its users already.")
@@ -253,6 +255,7 @@ class Store:
             )
 
     def _restore(self, server_round: int, users: bytes | None, last: bytes, numbers: bytes, attack: str | None) -> None:
+        self._read = None
         if users is not None:
             who, before = np.frombuffer(users, np.int64).tolist(), np.frombuffer(last, np.int64).tolist()
             there = [(rounds, user) for user, rounds in zip(who, before, strict=True) if rounds]
@@ -266,10 +269,19 @@ class Store:
         self.keep_note("attack", attack)
         self._execute("DELETE FROM history WHERE round = ?", server_round)
 
-    def _kept(self, columns: str, users: Ints) -> list[Any]:
-        # CROSS JOIN: a look-up for each user asked for, and never a scan of everybody.
-        query = f"SELECT {columns} FROM json_each(?) j CROSS JOIN vector v ON v.user = j.value"
-        return self._execute(query, json.dumps(users.tolist())).fetchall()
+    def _kept(self, users: Ints) -> list[tuple[int, int, int, bytes]]:
+        """The place, position among ``users``, last round and numbers of those who took part.
+
+        What a round steps it has read before: the last rows are remembered until the transaction ends or changes them.
+        """
+        asked = json.dumps(users.tolist())
+        if self._read is None or self._read[0] != asked:
+            # CROSS JOIN: a look-up for each user asked for, and never a scan of everybody.
+            query = (
+                "SELECT v.place, j.key, v.last, v.numbers FROM json_each(?) j CROSS JOIN vector v ON v.user = j.value"
+            )
+            self._read = asked, self._execute(query, asked).fetchall()
+        return self._read[1]
 
     def _make_tables(self) -> None:
         [found] = self._execute("PRAGMA user_version").fetchone()
