@@ -52,7 +52,7 @@ def fails(server_round: int, node: int, raising: float, dying: float) -> str:
 
 def failing_app(message: Message, context: Context) -> Message:
     """The ClientApp of a node that fails now and then."""
-    from client.answers import app
+    from client.app import app
 
     if message.metadata.message_type == "train":
         raising, dying = map(float, os.environ[FAILING].split())

@@ -108,7 +108,7 @@ def measured(options: dict[str, Any]) -> Cost:
             processor=statistics.median(json.loads((run / PROCESSOR).read_text())[-len(lines) :]),
             startup=(run / "config.json").stat().st_mtime - started,
             memory=memory,
-            vectors=sum(path.stat().st_blocks * 512 for path in run.glob("nodes/**/vectors.float32")),
+            vectors=sum(path.stat().st_blocks * 512 for path in run.glob("nodes/**/state.sqlite*")),
             up=statistics.fmean(line["bytes_up"] for line in lines),
             down=statistics.fmean(line["bytes_down"] for line in lines),
         )

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from client.learners.factorization import Factorization
 from client.state.private_vectors import PrivateVectors
+from client.state.store import Store
 from data import load
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
@@ -38,13 +39,17 @@ class Federation:
         generator = torch.Generator().manual_seed(0)
         table = torch.randn(shard.num_items, DIM, generator=generator).mul_(0.15).to(device)
         self.model = ServerModel.start(table, table.new_empty(0), RATE, 1e-5)
-        private = PrivateVectors(shard.users, shard.num_users, DIM, seed=0)
+        self.store = Store(None)
+        private = PrivateVectors(self.store, shard.num_users, DIM, seed=0)
         self.learner = Factorization(shard, np.ones(len(shard), np.bool_), lambda run, dim: private, 0, device)
 
     def train(self, users: np.ndarray, server_round: int) -> None:
         """One round: the cohort's updates as a node makes them, then the weighted mean and Adam."""
         request = TrainRequest(server_round, torch.from_numpy(users), "benchmark", self.loss)
-        reply = self.learner.train(GlobalModel(self.model.items, self.model.shared), request)
+        with self.store.begin():
+            self.store.begin_round(server_round)
+            self.store.forget(server_round - 1)
+            reply = self.learner.train(GlobalModel(self.model.items, self.model.shared), request)
         self.model = self.model.step(reply.updates.weighted_mean(self.shard.num_items))
 
 

@@ -1,15 +1,13 @@
-"""What a node answers: honest at its core, with an attack or a defense around it where the run has one."""
+"""What a node answers, as a line of plain functions: decode once, train, attack, add noise, encode once."""
 
 from __future__ import annotations
 
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.app import Context, Message, RecordDict
 
-from attacks.mod import Attacker, poisoning
-from client.fl_wbc import WhiteBloodCells, perturbing
-from client.narrowing import narrowing
-from client.node import introduce, node_of
+from attacks.poisoning import poisoned_updates, with_poison
+from client.fl_wbc import with_noise
+from client.introduction import introduce
+from client.node import node_of
 from protocol.messages import (
     counts_content,
     read_evaluate_request,
@@ -17,47 +15,40 @@ from protocol.messages import (
     read_train_request,
     train_reply_content,
 )
-from protocol.requests import TrainRequest
 
 
-def _attacker(context: Context, request: TrainRequest) -> Attacker | None:
-    return node_of(context).attacker(request)
+def answer(message: Message, context: Context) -> Message:
+    """The node's reply to a message; raises what ``ANSWERS`` raise."""
+    return Message(ANSWERS[message.metadata.message_type](message.content, context), reply_to=message)
 
 
-def _defender(context: Context) -> WhiteBloodCells | None:
-    return node_of(context).defender()
+def train(content: RecordDict, context: Context) -> RecordDict:
+    """One update for each of the users asked for; the node's state is stepped as a whole before the reply leaves."""
+    request, model = read_train_request(content), read_model(content)
+    node = node_of(context, request.run)
+    with node.serving(request):
+        attacker, defender = node.attacker(request), node.defender()
+        # The attack trains with the private vectors as they are before the round's step.
+        attack = None
+        poisoned = None if attacker is None else poisoned_updates(attacker, model, request)
+        reply = node.learner.train(model, request)
+        if attacker is not None and poisoned is not None:
+            reply = with_poison(reply, poisoned)
+            attack = attacker.attack.state()
+            attacker.save(attack)
+        if defender is not None:
+            reply = with_noise(reply, defender, request.server_round)
+    return train_reply_content(reply, request.server_round, request.upload_dtype, attack)
 
 
-def following(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Before anybody uses the node's state: bring it to where the request expects it."""
-    kind = message.metadata.message_type
-    if kind == "train":
-        node_of(context).follow(read_train_request(message.content))
-    elif kind == "evaluate":
-        node_of(context).follow(read_evaluate_request(message.content))
-    return call_next(message, context)
+def evaluate(content: RecordDict, context: Context) -> RecordDict:
+    """Counts that add up over nodes."""
+    request, model = read_evaluate_request(content), read_model(content)
+    node = node_of(context, request.run)
+    with node.serving(request):
+        counts = node.learner.evaluate(model, request)
+    return counts_content(counts, request.server_round)
 
 
-app = ClientApp(mods=[narrowing, following, poisoning(_attacker), perturbing(_defender)])
-
-
-@app.query()
-def hosted(message: Message, context: Context) -> Message:
-    """Say which users this node hosts."""
-    return Message(introduce(message.content, context), reply_to=message)
-
-
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Answer with one update for each of the users asked for."""
-    request = read_train_request(message.content)
-    reply = node_of(context).learner.train(read_model(message.content), request)
-    return Message(train_reply_content(reply, request.server_round), reply_to=message)
-
-
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Answer with counts that add up over nodes."""
-    request = read_evaluate_request(message.content)
-    counts = node_of(context).learner.evaluate(read_model(message.content), request)
-    return Message(counts_content(counts, request.server_round), reply_to=message)
+ANSWERS = {"query": introduce, "train": train, "evaluate": evaluate}
+"""What answers a message of each type."""

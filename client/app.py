@@ -45,7 +45,7 @@ def _answer(message: Message, context: Context) -> Message:
         return _answer_here(message, context)
     from client import answers
 
-    return answers.app(message, context)
+    return answers.answer(message, context)
 
 
 def _answer_here(message: Message, context: Context) -> Message:
@@ -54,6 +54,6 @@ def _answer_here(message: Message, context: Context) -> Message:
     from client.deployed.public_errors import public_text
 
     try:
-        return answers.app(message, context)
+        return answers.answer(message, context)
     except Exception as error:
         raise RuntimeError(f"{type(error).__name__}: {public_text(error)}") from error

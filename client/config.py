@@ -47,11 +47,6 @@ class ClientConfig:
         root = self._state_root
         return None if root is None else root / run / self.node.name
 
-    def agreement_path(self, run_id: int) -> Path | None:
-        """Where a node with data of its own keeps the indexes of its users and items; ``None``: in memory."""
-        root = self._state_root
-        return None if root is None else root / "agreements" / f"{run_id}-{self.node.name}.json"
-
     @property
     def _state_root(self) -> Path | None:
         base = self.node.state_dir or self.run.state_dir

@@ -1,18 +1,14 @@
-"""FL-WBC (Sun et al. 2021) on a node: a mod that perturbs what its benign users upload."""
+"""FL-WBC (Sun et al. 2021) on a node: its benign users' updates are perturbed before they are uploaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from flwr.app import Context, Message
-from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
-from attacks.mod import replace_users
+from attacks.poisoning import replace_users
 from client.perturbation import perturbed
-from protocol.messages import read_own_reply, read_train_request, train_reply_content
 from protocol.requests import TrainReply
 from strategies.rules.fl_wbc import FlWbcOptions
 
@@ -30,26 +26,11 @@ class WhiteBloodCells:
     num_weights: int | None = None
 
 
-def perturbing(defender_of: Callable[[Context], WhiteBloodCells | None]) -> Mod:
-    """A mod that adds FL-WBC's noise to the benign users' updates in the app's reply.
-
-    ``defender_of`` gives what a node needs for it, or ``None`` where the run does without.
-    """
-
-    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        reply = call_next(message, context)
-        if message.metadata.message_type != "train" or not reply.has_content():
-            return reply
-        defender = defender_of(context)
-        if defender is None:
-            return reply
-        honest = read_own_reply(reply.content)
-        benign = ~torch.isin(honest.updates.users, defender.malicious)
-        if not bool(benign.any()):
-            return reply
-        now = read_train_request(message.content).server_round
-        noisy = perturbed(honest.updates.select(benign), defender.options, defender.seed, now, defender.num_weights)
-        answer = TrainReply(replace_users(honest.updates, benign, noisy), honest.losses)
-        return Message(train_reply_content(answer, now), reply_to=message)
-
-    return mod
+def with_noise(reply: TrainReply, defender: WhiteBloodCells, server_round: int) -> TrainReply:
+    """The reply with FL-WBC's noise on the benign users' updates; the others and the order stay as they were."""
+    benign = ~torch.isin(reply.updates.users, defender.malicious)
+    if not bool(benign.any()):
+        return reply
+    honest = reply.updates.select(benign)
+    noisy = perturbed(honest, defender.options, defender.seed, server_round, defender.num_weights)
+    return TrainReply(replace_users(reply.updates, benign, noisy), reply.losses)

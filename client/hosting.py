@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from logging import getLogger
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.config import ClientConfig
 from client.deployed.own_data import own_interactions, own_shard
+from client.learners.cohort import cohort_of
 from data import load, version_of
 from data.digest import shard_digest
 from data.interactions import Interactions
@@ -49,9 +51,23 @@ def host_interactions(config: ClientConfig, agreement: Agreement | None) -> Shar
     """What a recommender's node holds; ``agreement``: which indexes the users and items of its own file have."""
     shard, malicious, ids, item_ids = _partition(config) if agreement is None else _own(config, agreement)
     digest = shard_digest(shard, ids, item_ids)
+    _tell_of_saturated(shard)
     unseen = never_evaluated(shard.num_users, config.run.malicious_fraction, config.run.seed)
     evaluated = ~np.isin(shard.users, unseen) & (shard.valid >= 0) & (shard.test >= 0)
     return ShardHosting(shard.users, malicious, ids, shard.num_users, shard.num_items, digest, shard, evaluated)
+
+
+def _tell_of_saturated(shard: Shard) -> None:
+    """Say in the node's log who cannot be trained, because there is no negative for it."""
+    candidates = shard.users[shard.num_examples + 2 >= shard.num_items]
+    if len(candidates):
+        cohort = cohort_of(shard, candidates)
+        found = cohort.users[cohort.saturated]
+        if len(found):
+            text = (
+                "%d users of this node touched every item: without a negative they have no pairs (the first: user %d)."
+            )
+            getLogger("flwr").warning(text, len(found), found[0])
 
 
 def all_malicious(num_users: int, config: ClientConfig) -> Users:

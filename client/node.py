@@ -2,63 +2,91 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context
 from torch import Tensor
 
 from attacks import make_attack
-from attacks.attack import Attack
-from attacks.mod import Attacker
+from attacks.poisoning import Attacker
 from attacks.view import Alteration, HonestTraining
 from client import learner_class
 from client.config import ClientConfig, client_config
-from client.deployed.own_data import Agreed, ids_digest, keep_agreement, kept_agreement, own_ids
+from client.deployed.own_data import agreement_digest, kept_agreement
 from client.fl_wbc import WhiteBloodCells
 from client.hosting import Hosting
 from client.learners.learner import Learner
-from client.state.about import HostedUsers, about, keep_about, rewind_about
-from client.state.attack_log import AttackLog
-from client.state.private_vectors import PrivateVectors, stored_dim
-from client.state.timeline import Timeline
+from client.state.about import HostedUsers, about, keep_about
+from client.state.private_vectors import PrivateVectors
+from client.state.store import FILE, Store
 from protocol.fingerprint import code_fingerprint
-from protocol.messages import hosted_content
-from protocol.own_data import own_content, read_agreed
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
-from settings.options import OptionError
 
 
 class Node:
-    """One Flower node and what it holds; made once a process and run."""
+    """One Flower node: what its configuration and its data say of it. Its state is in ``store_of(run)`` alone."""
 
-    def __init__(self, config: ClientConfig, agreement: Agreement | None = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: ClientConfig, store_of: Callable[[str], Store], agreement: Agreement | None = None
+    ) -> None:
+        self.config = config
+        self._store_of = store_of
         kind = learner_class(config.run.model)
         self.hosting: Hosting = kind.hosting(config, agreement)
         self._users = HostedUsers(self.hosting.users, self.hosting.ids)
-        self._private: dict[str, PrivateVectors] = {}
-        self._attack: dict[str, Attack] = {}
-        self._attacked: dict[str, int] = {}
-        self._noted: set[str] = set()
-        self.learner: Learner = kind.of_node(self.hosting, self._vectors, config, _device(config.node.device))
+        self.learner: Learner = kind.of_node(self.hosting, self.private, config, _device(config.node.device))
 
     def hosted(self) -> Hosted:
         """What the node says of itself. Raises ``OptionError`` where it has no such attack as it is to carry out."""
         here = self.hosting
         if here.malicious.any():
-            make_attack(self._config.run.attack, self._config.run_config)
+            make_attack(self.config.run.attack, self.config.run_config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
         return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint(), here.data_digest)
 
+    @contextmanager
+    def serving(self, request: TrainRequest | EvaluateRequest) -> Iterator[None]:
+        """One request as one transaction of the node's state, which is first brought to where the request expects it.
+
+        After a resume that is the round that the run was resumed from; for a round that is asked for once more, its
+        beginning. Raises ``AbandonedError``, ``OptionError`` or ``ValueError`` where that cannot be, and ``OSError``
+        where nothing can be kept; after any error the state is as it was.
+        """
+        store, training = self._store_of(request.run), isinstance(request, TrainRequest)
+        store.require_begun()
+        with store.begin():
+            if self.config.state_dir(request.run) is None:
+                # What is kept in memory ends with its process; only a resume needs what is gone (see ``introduce``).
+                store.begin_run(request.resumed_at)
+            store.take_up(request.resumed_at)
+            if training:
+                store.begin_round(request.server_round)
+            store.forget(request.keep_from)
+            note = about(self.config, self.hosting.num_users, request)
+            keep_about(store, note, self._users, evaluated=not training)
+            yield
+
+    def private(self, run: str, dim: int) -> PrivateVectors:
+        """The users' private vectors in a run."""
+        return PrivateVectors(self._store_of(run), self.hosting.num_users, dim, self.config.run.seed)
+
     def attacker(self, request: TrainRequest) -> Attacker | None:
-        """The attacker that controls the node's malicious users, or ``None`` where there are none."""
+        """The attacker that controls the node's malicious users, or ``None`` where there are none.
+
+        Its attack goes on from the state that the store has; called inside ``serving``.
+        """
         if not self.hosting.malicious.any():
             return None
-        options = self._config.run
+        options, store = self.config.run, self._store_of(request.run)
+        attack = make_attack(options.attack, self.config.run_config)
+        state = store.attack()
+        if state is not None:
+            attack.restore(state)
         return Attacker(
-            attack=self._attack_of(request.run),
+            attack=attack,
             controlled=self._malicious,
             num_users=self.hosting.num_users,
             clients_per_round=options.clients_per_round,
@@ -66,54 +94,21 @@ class Node:
             start=options.attack_start,
             stop=options.attack_stop,
             training=self._honest_training,
-            save=lambda state: self._save_attack(request, state),
+            save=store.keep_attack,
             claim=options.attack_examples,
             max_examples=options.max_examples,
         )
 
     def defender(self) -> WhiteBloodCells | None:
         """What the node's benign users add to their updates, or ``None`` where the run does without."""
-        options = self._config.fl_wbc
+        options = self.config.fl_wbc
         if options is None:
             return None
-        return WhiteBloodCells(options, self._malicious, self._config.run.seed, self.learner.num_weights)
+        return WhiteBloodCells(options, self._malicious, self.config.run.seed, self.learner.num_weights)
 
     @property
     def _malicious(self) -> Tensor:
         return torch.from_numpy(self.hosting.users[self.hosting.malicious])
-
-    def follow(self, request: TrainRequest | EvaluateRequest) -> None:
-        """Bring the node's state in this run to where the request expects it.
-
-        After a resume, back to the round that the run was resumed from; a round that is asked for once more,
-        back to its beginning. Raises ``AbandonedError``, ``DamagedLogError`` or ``ValueError`` where that cannot be.
-        """
-        run, directory = request.run, self._config.state_dir(request.run)
-        if directory is None:
-            return
-        directory.mkdir(parents=True, exist_ok=True)
-        timeline, dim = Timeline(directory), stored_dim(directory)
-        back_to = timeline.back_to(request.resumed_at)
-        if back_to is not None:
-            rewind_about(directory, back_to)
-            self._forget(run, back_to)
-            if dim is None:
-                with timeline.writing():
-                    timeline.take_up(len(request.resumed_at))
-            else:
-                self._vectors(run, dim).go_back(back_to, len(request.resumed_at))
-            self._forget(run, back_to)
-        if run not in self._noted or isinstance(request, EvaluateRequest):
-            keep_about(directory, about(self._config, self.hosting.num_users, request), self._users)
-            self._noted.add(run)
-        if dim is None:
-            if isinstance(request, TrainRequest) and self._last_attacked(run) >= request.server_round:
-                self._forget(run, request.server_round - 1)
-            return
-        vectors = self._vectors(run, dim)
-        if isinstance(request, TrainRequest) and vectors.enter(request.server_round):
-            self._forget(run, request.server_round - 1)
-        vectors.prune(request.keep_from)
 
     def _honest_training(self, model: GlobalModel, request: TrainRequest) -> HonestTraining:
         def train(users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:
@@ -122,90 +117,56 @@ class Node:
 
         return train
 
-    def _vectors(self, run: str, dim: int) -> PrivateVectors:
-        if run not in self._private:
-            here, seed = self.hosting, self._config.run.seed
-            self._private[run] = PrivateVectors(here.users, here.num_users, dim, seed, self._config.state_dir(run))
-        return self._private[run]
 
-    def _attack_of(self, run: str) -> Attack:
-        if run not in self._attack:
-            attack = make_attack(self._config.run.attack, self._config.run_config)
-            log = self._attack_log(run)
-            state = None if log is None else log.last()
-            if state is not None:
-                attack.restore(state)
-            self._attack[run] = attack
-        return self._attack[run]
+_stores: dict[tuple[int, int, str], Store] = {}
+"""By Flower's run, node, and the run's name: what is kept in memory must be found again."""
 
-    def _save_attack(self, request: TrainRequest, state: dict[str, float]) -> None:
-        log = self._attack_log(request.run)
-        if log is not None and state:
-            vectors = self._private.get(request.run)
-            with nullcontext() if vectors is None else vectors.writing():
-                log.save(request.server_round, state, request.keep_from)
-            self._attacked[request.run] = request.server_round
-
-    def _last_attacked(self, run: str) -> int:
-        """The round of the attack's newest state on disk, 0 where there is none."""
-        log = self._attack_log(run)
-        if run not in self._attacked and log is not None:
-            self._attacked[run] = log.newest()
-        return self._attacked.get(run, 0)
-
-    def _forget(self, run: str, back_to: int) -> None:
-        """Drop what this process remembers of a run, and the attack's state of later rounds."""
-        self._private.pop(run, None)
-        self._attack.pop(run, None)
-        self._attacked.pop(run, None)
-        log = self._attack_log(run)
-        if log is not None:
-            log.cut(back_to)
-
-    def _attack_log(self, run: str) -> AttackLog | None:
-        directory = self._config.state_dir(run)
-        return None if directory is None else AttackLog(directory / "attack.jsonl")
+_nodes: dict[tuple[int, int], tuple[str | None, Node]] = {}
+"""By Flower's run and node, with what was agreed on its own data (see ``agreement_digest``)."""
 
 
-_nodes: dict[tuple[int, int], Node] = {}
-_agreements: dict[tuple[int, int], Agreed] = {}
+def store_of(context: Context, config: ClientConfig, run: str) -> Store:
+    """Where a node keeps its state in a run. Raises ``OptionError`` for a name that could lead out of the folder."""
+    directory = config.state_dir(run)
+    _forget_other_runs(context.run_id)
+    key = (context.run_id, context.node_id, run)
+    if key not in _stores:
+        _stores[key] = Store(None if directory is None else directory / FILE)
+    return _stores[key]
 
 
-def node_of(context: Context) -> Node:
-    """The node that a message was sent to, remembered while messages of its run come."""
+def node_of(context: Context, run: str) -> Node:
+    """The node that a message was sent to, remembered while messages of its run come.
+
+    A node with data of its own is made anew where something else was agreed on them. Raises ``OptionError`` where
+    nothing was agreed, or the data has changed since.
+    """
+    _forget_other_runs(context.run_id)
     key = (context.run_id, context.node_id)
-    if key not in _nodes:
-        for other in [known for known in _nodes if known[0] != context.run_id]:
-            del _nodes[other]
-            _agreements.pop(other, None)
-        config = client_config(context.run_config, context.node_config)
-        agreement = None
-        if config.node.data:
-            path = config.agreement_path(context.run_id)
-            agreed = _agreements[key] if path is None else kept_agreement(path)
-            agreed.require_same(config)
-            agreement = agreed.agreement
-        _nodes[key] = Node(config, agreement)
-    return _nodes[key]
-
-
-def introduce(content: RecordDict, context: Context) -> RecordDict:
-    """The answer to a population query: whom the node hosts, or first which ids are in its own data."""
-    config = client_config(context.run_config, context.node_config)
+    known = _nodes.get(key)
+    # Both configurations stay the same during a run.
+    config = client_config(context.run_config, context.node_config) if known is None else known[1].config
+    digest, agreed = None, None
     if config.node.data:
-        agreement, own = read_agreed(content), own_ids(config)
-        if agreement is None:
-            return own_content(own)
-        if (len(agreement.users), len(agreement.items)) != (len(own.users), len(own.items)):
-            raise OptionError("data, in this node's configuration: it has changed while its ids were being agreed on.")
-        key, path = (context.run_id, context.node_id), config.agreement_path(context.run_id)
-        _nodes.pop(key, None)
-        agreed = Agreed(agreement, ids_digest(own))
-        if path is None:
-            _agreements[key] = agreed
-        else:
-            keep_agreement(agreed, path)
-    return hosted_content(node_of(context).hosted())
+        store = store_of(context, config, run)
+        store.require_begun()
+        with store.begin():
+            digest = agreement_digest(store)
+            if known is None or digest != known[0]:
+                agreed = kept_agreement(store)
+                agreed.require_same(config)
+    if known is not None and known[0] == digest:
+        return known[1]
+    node = Node(config, lambda name: store_of(context, config, name), agreed.agreement if agreed else None)
+    _nodes[key] = digest, node
+    return node
+
+
+def _forget_other_runs(run_id: int) -> None:
+    for other in [known for known in _nodes if known[0] != run_id]:
+        del _nodes[other]
+    for kept in [known for known in _stores if known[0] != run_id]:
+        del _stores[kept]
 
 
 def _device(name: str) -> torch.device:

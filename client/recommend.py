@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from client.state.about import About, kept_states, kept_users, read_about, states_of
-from client.state.private_vectors import PrivateVectors, stored_dim
+from client.state.about import About, kept_states, kept_users, opened, read_about, states_of
+from client.state.private_vectors import PrivateVectors
+from client.state.store import Store
 from data import load
 from data.interactions import Interactions
 from settings.options import OptionError, require
@@ -55,12 +56,16 @@ def recommend(state_dir: Path, model: Path, user: str, top: int = 10, data_dir: 
     require(top >= 1, "top", top, "at least 1")
     table = read_model(model)
     for directory in _states(state_dir, table.run):
-        about, hosted = read_about(directory), kept_users(directory)
+        store = opened(directory)
+        about = read_about(store)
+        if about is None:
+            continue
         if about.model != "mf":
             raise OptionError(f"A node can recommend by itself with the model 'mf' alone, not with {about.model!r}.")
+        hosted = kept_users(store)
         place = hosted.ids.find(user)
         if place >= 0:
-            vector = _vector(directory, about, place, table.rows.shape[1])
+            vector = _vector(store, about, int(hosted.users[place]), table.rows.shape[1])
             interactions = load(about.data or about.dataset, data_dir or about.data_dir or None, about.columns)
             return _best(table, vector, interactions, user, top)
     raise OptionError(f"user = {user!r}: this node does not host that user in the run of {model}.")
@@ -91,14 +96,16 @@ def _states(state_dir: Path, run: str) -> list[Path]:
     return of_run
 
 
-def _vector(directory: Path, about: About, place: int, dim: int) -> Tensor:
+def _vector(store: Store, about: About, user: int, dim: int) -> Tensor:
     """The user's private vector (d,) as it stands after the latest round that the node knows of."""
-    if stored_dim(directory) != dim:
-        raise OptionError(f"{directory} holds vectors of {stored_dim(directory)} numbers, the model's have {dim}.")
-    private = PrivateVectors(kept_users(directory).users, about.num_users, dim, about.seed, directory)
-    places = np.array([place])
-    done = max(about.server_round, int(private.at(places, 1, about.learning_rate).last[0]))
-    return private.at(places, done + 1, about.learning_rate).vectors[0]
+    with store.begin():
+        kept = store.dim()
+        if kept not in (dim, None):
+            raise OptionError(f"The node's vectors have {kept} numbers, the model's have {dim}.")
+        private = PrivateVectors(store, about.num_users, dim, about.seed)
+        users = np.array([user])
+        done = max(about.server_round, int(private.at(users, 1, about.learning_rate).last[0]))
+        return private.at(users, done + 1, about.learning_rate).vectors[0]
 
 
 def _best(table: ItemTable, vector: Tensor, interactions: Interactions, user: str, top: int) -> list[Recommendation]:

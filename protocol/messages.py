@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from protocol.admission import Admitted, Limits, UnreadableError, admit
@@ -89,21 +89,9 @@ def read_model(content: RecordDict) -> GlobalModel:
 
 def read_train_request(content: RecordDict) -> TrainRequest:
     """The inverse of ``request_content`` for a train message."""
-    about, users = _config(content, "request"), _arrays(content, "users")
-    known = _last_train_request
-    # Every mod of a node reads the request of its message anew.
-    if known and known[0] is about and known[1] is users:
-        kept: TrainRequest = known[2]
-        return kept
-    kind: Any = about.get("upload-dtype")
+    kind: Any = _config(content, "request").get("upload-dtype")
     require(kind in KINDS, "upload-dtype", kind, "one of " + ", ".join(KINDS))
-    request = TrainRequest(*_read_request(content), upload_dtype=kind)
-    _last_train_request[:] = [about, users, request]
-    return request
-
-
-_last_train_request: list[Any] = []
-"""The records that a train request was last read from, and the request; both are never changed."""
+    return TrainRequest(*_read_request(content), upload_dtype=kind)
 
 
 def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
@@ -111,11 +99,24 @@ def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
     return EvaluateRequest(*_read_request(content))
 
 
-def train_reply_content(reply: TrainReply, server_round: int) -> RecordDict:
-    """The updates of a node's users, and the round that they belong to."""
+def train_reply_content(
+    reply: TrainReply,
+    server_round: int,
+    upload_dtype: UploadDtype = "float32",
+    attack: Mapping[str, float] | None = None,
+) -> RecordDict:
+    """The updates of a node's users in the kind of number that the run asks for, and the round that they belong to.
+
+    ``attack``: the state of the attack that changed them, for the log.
+    """
     columns: dict[str, Tensor] = {name: getattr(reply.updates, name) for name in REPLY_COLUMNS if name != "losses"}
     columns["losses"] = reply.losses
-    return RecordDict({"updates": _record(columns), "reply": ConfigRecord({"server-round": server_round})})
+    if upload_dtype != "float32":
+        columns.update({name: narrowed(columns[name], upload_dtype) for name in NARROWED})
+    content = RecordDict({"updates": _record(columns), "reply": ConfigRecord({"server-round": server_round})})
+    if attack is not None:
+        content["attack"] = MetricRecord({**attack})
+    return content
 
 
 def read_train_reply(content: RecordDict, server_round: int, limits: Limits) -> Admitted:
@@ -128,17 +129,10 @@ def read_train_reply(content: RecordDict, server_round: int, limits: Limits) -> 
     return admit({name: _column(arrays, name, limits.upload_dtype) for name in REPLY_COLUMNS}, limits)
 
 
-def narrow_reply(content: RecordDict, kind: UploadDtype) -> None:
-    """Round the updates of a reply of this node's own app to the kind of number that they shall travel in."""
-    if kind != "float32":
-        arrays = _arrays(content, "updates")
-        for name in NARROWED:
-            arrays[name] = to_array(narrowed(to_tensor(arrays[name], *REPLY_COLUMNS[name]), kind))
-
-
-def read_own_reply(content: RecordDict) -> TrainReply:
+def read_own_reply(content: RecordDict, upload_dtype: UploadDtype = "float32") -> TrainReply:
     """A reply that this node's own app made, for a mod that replaces some of it."""
-    columns = {name: to_tensor(array, *REPLY_COLUMNS[name]) for name, array in _arrays(content, "updates").items()}
+    arrays = _arrays(content, "updates")
+    columns = {name: _column(arrays, name, upload_dtype) for name in REPLY_COLUMNS}
     losses = columns.pop("losses")
     shares = losses.new_ones(len(losses))
     return TrainReply(Updates(**columns, l2_share=shares), losses)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from flwr.common.config import parse_config_args
 
-from client.answers import app
+from client.app import app
 from experiments.papers.replay import replay
 from server.config import server_config
 from server.grids.local_grid import LocalGrid

@@ -6,13 +6,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from client.config import ClientConfig
 from client.deployed.public_errors import own_data_error
+from client.state.store import Store
 from data import load, version_of
 from data.interactions import Interactions, ragged_positions, split_last_two, splits_of
 from data.shard import Shard
@@ -82,8 +82,8 @@ class Agreed:
             )
 
 
-def keep_agreement(agreed: Agreed, path: Path) -> None:
-    """On disk, because the next message of the run may meet another process."""
+def keep_agreement(agreed: Agreed, store: Store) -> None:
+    """In the node's store, because the next message of the run may meet another process; called in a transaction."""
     agreement = agreed.agreement
     content = {
         "ids": agreed.digest,
@@ -92,21 +92,24 @@ def keep_agreement(agreed: Agreed, path: Path) -> None:
         "num-users": agreement.num_users,
         "num-items": agreement.num_items,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content))
-    partial.replace(path)
+    text = json.dumps(content)
+    store.keep_note("agreement", text)
+    store.keep_note("agreement-digest", hashlib.sha256(text.encode()).hexdigest())
 
 
-def kept_agreement(path: Path) -> Agreed:
+def agreement_digest(store: Store) -> str | None:
+    """What tells another agreement from this one, ``None`` where nothing was agreed."""
+    found: str | None = store.note("agreement-digest")
+    return found
+
+
+def kept_agreement(store: Store) -> Agreed:
     """The inverse of ``keep_agreement``. Raises ``OptionError`` where nothing was agreed in this run."""
-
-    try:
-        content = json.loads(path.read_text())
-        digest = content["ids"]
-    except (OSError, ValueError, KeyError) as error:
+    text = store.note("agreement")
+    if text is None:
         raise OptionError(
-            "The node's state-dir does not say which indexes its users have: the node must keep it during a run."
-        ) from error
+            "The node's state does not say which indexes its users have: the node must keep its state-dir during a run."
+        )
+    content = json.loads(text)
     users, items = (torch.tensor(content[name], dtype=torch.int64) for name in ("users", "items"))
-    return Agreed(Agreement(users, items, content["num-users"], content["num-items"]), digest)
+    return Agreed(Agreement(users, items, content["num-users"], content["num-items"]), content["ids"])

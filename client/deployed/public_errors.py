@@ -6,15 +6,14 @@ import re
 import traceback
 from pathlib import Path
 
-from client.state.timeline import AbandonedError
-from client.state.undo_log import DamagedLogError
+from client.state.store import AbandonedError
 from data.file_error import DataFileError
 from protocol.admission import UnreadableError
 from settings.options import OptionError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-SENTENCES = (OptionError, AbandonedError, DamagedLogError, UnreadableError)
+SENTENCES = (OptionError, AbandonedError, UnreadableError)
 """Errors whose texts this program wrote; of node's data they may name paths alone."""
 
 PATH = re.compile(r"""(?P<quote>['"])[~/].*?(?P=quote)|(?<![\w.:/])~?/[^\s'",;:()]+""")

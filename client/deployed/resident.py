@@ -158,14 +158,14 @@ def main(address: str, supernode: str, seconds: str) -> None:
         os.umask(before)
         listener.listen()
         # From here on its first message waits in the queue while this is imported.
-        from client.answers import app
+        from client.answers import answer
 
         try:
-            serve(listener, app, lambda: _exists(int(supernode)), float(seconds))
+            serve(listener, answer, lambda: _exists(int(supernode)), float(seconds))
         finally:
             Path(address).unlink(missing_ok=True)
         # Whoever connected before the socket's name was gone still gets an answer.
-        serve(listener, app, lambda: True, 0.0)
+        serve(listener, answer, lambda: True, 0.0)
 
 
 def serve(

@@ -43,7 +43,7 @@ class Cohort:
 
     ``users`` (n,) population indexes; ``slots`` (n,) their places in the shard; ``splits`` (n+1,) and
     ``items`` (N,): user k trains on ``items[splits[k]:splits[k+1]]``, in order of time. ``whole``: the same users
-    with all their training items, where ``items`` are only the newest.
+    with all their training items, where ``items`` are only those trained on.
     """
 
     shard: Shard
@@ -72,6 +72,20 @@ class Cohort:
     def test(self) -> Ints:
         """(n,) each user's test item, -1 where it has none."""
         return self.shard.test[self.slots].astype(np.int64)
+
+    @cached_property
+    def saturated(self) -> NDArray[np.bool_]:
+        """(n,) who touched every item, so that there is no negative to train with."""
+        whole = self.whole or self
+        return whole._untouched[0] < 1
+
+    def with_negatives(self) -> Cohort:
+        """The same users, of whom those that touched every item have no training items: they alone have no pairs."""
+        if not self.saturated.any():
+            return self
+        counts = np.where(self.saturated, 0, self.counts)
+        items = self.items[~self.saturated[self.owner]]
+        return Cohort(self.shard, self.users, self.slots, splits_of(counts), items, self.whole or self)
 
     def newest(self, most: int) -> Cohort:
         """The same users with the newest ``most`` training items of each; what they touched stays the same."""
@@ -135,13 +149,14 @@ class Cohort:
 
         The r-th untouched item is looked up in a list of them, where so many are drawn that making the list pays;
         else it is r plus the number of touched items before it, which a search over the touched items less their
-        ranks gives. Raises ``ValueError`` where a user touched every item.
+        ranks gives. Raises ``ValueError`` where one of the owners touched every item (see ``with_negatives``).
         """
         if self.whole is not None:
             return self.whole.untouched_items(owner, words)
         available, offsets, shifted = self._untouched
-        if len(available) and available.min() < 1:
-            raise ValueError(f"User {self.users[available.argmin()]} has touched every item: no negative is left.")
+        if len(owner) and available[owner].min() < 1:
+            without = self.users[owner[available[owner].argmin()]]
+            raise ValueError(f"User {without} has touched every item: no negative is left.")
         drawn = (draws.uniform(words) * available[owner]).astype(np.int64)
         if len(words) * LISTED_FOR_A_DRAW > len(self.users) * self.shard.num_items:
             listed: Ints = self._listed[splits_of(available)[owner] + drawn]

@@ -33,7 +33,6 @@ class _Part:
 
     updates: Updates
     losses: Tensor
-    slots: Ints
     state: Vectors
     vector_gradients: Tensor
 
@@ -75,25 +74,28 @@ class Factorization:
     def train(
         self, model: GlobalModel, request: TrainRequest, *, alter: Alteration | None = None, keep: bool = True
     ) -> TrainReply:
-        """See ``Learner.train``."""
+        """See ``Learner.train``.
+
+        A user who touched every item has no negatives and so no pairs, and answers with a gradient of 0 that counts as
+        one example.
+        """
         users = np.sort(request.users.numpy())
         table = model.items.to(self._device)
         private = self._private(request.run, table.shape[1])
         parts = [self._train(table, private, part, request, alter) for part in in_parts(self._shard, users)]
         if keep:
             # All at once: what dies between two parts must not leave half of the cohort stepped.
-            slots = np.concatenate([part.slots for part in parts])
             state = joined([part.state for part in parts])
             gradients = torch.cat([part.vector_gradients for part in parts])
-            private.step(slots, state, gradients, request.server_round, request.loss.learning_rate)
+            private.step(users, state, gradients, request.server_round, request.loss.learning_rate)
         return TrainReply(concat([part.updates for part in parts]), torch.cat([part.losses for part in parts]))
 
     def _train(
         self, table: Tensor, private: PrivateVectors, users: Ints, request: TrainRequest, alter: Alteration | None
     ) -> _Part:
         loss, now, dim = request.loss, request.server_round, table.shape[1]
-        cohort = cohort_of(self._shard, users)
-        state = private.at(cohort.slots, now, loss.learning_rate)
+        cohort = cohort_of(self._shard, users).with_negatives()
+        state = private.at(cohort.users, now, loss.learning_rate)
         pairs = training_pairs(cohort, loss, self._seed, now, dim)
         if alter is not None:
             view = TrainingPairs(pairs.splits, pairs.positives, pairs.negatives, state.vectors, table)
@@ -109,13 +111,13 @@ class Factorization:
         )
         updates = make_updates(
             users=torch.from_numpy(cohort.users),
-            num_examples=torch.from_numpy(cohort.counts),
+            num_examples=torch.from_numpy(cohort.counts).clamp(min=1),
             row_splits=gradient.row_splits.cpu(),
             items=gradient.items.cpu(),
             rows=gradient.rows.cpu(),
         )
         vector_gradients = gradient.vectors.cpu() + loss.weight_decay * state.vectors
-        return _Part(updates, gradient.losses.cpu(), cohort.slots, state, vector_gradients)
+        return _Part(updates, gradient.losses.cpu(), state, vector_gradients)
 
     def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
         """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""
@@ -123,7 +125,7 @@ class Factorization:
         private = self._private(request.run, table.shape[1])
 
         def vectors_of(cohort: Cohort) -> tuple[Tensor, Tensor]:
-            state = private.at(cohort.slots, request.server_round + 1, request.loss.learning_rate)
+            state = private.at(cohort.users, request.server_round + 1, request.loss.learning_rate)
             vectors = state.vectors.to(self._device)
             return vectors, vectors
 

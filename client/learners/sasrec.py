@@ -68,7 +68,8 @@ class SequenceLearner:
         """See ``Learner.train``; there is nothing to keep.
 
         The contrastive task takes the items that the loss sees: the newest ``max_length`` + 1. A user with a
-        single training item has no pair, and answers with a gradient of 0 that counts as one example.
+        single training item, or one who touched every item, has no pair, and answers with a gradient of 0 that counts
+        as one example.
         """
         users, model = np.sort(request.users.numpy()), model.to(self._device)
         parts = [self._train(model, part, request, alter) for part in in_parts(self._shard, users)]
@@ -88,7 +89,7 @@ class SequenceLearner:
 
     def _train(self, model: GlobalModel, users: Ints, request: TrainRequest, alter: Alteration | None) -> TrainReply:
         loss, now, dim = request.loss, request.server_round, model.items.shape[1]
-        cohort = cohort_of(self._shard, users).newest(self._max_length + 1)
+        cohort = cohort_of(self._shard, users).newest(self._max_length + 1).with_negatives()
         positives, negatives = self._pairs(model, cohort, loss, now, alter)
         draws = contrastive_draws(cohort, loss, self._seed, now, dim)
         histories = [torch.from_numpy(cohort.splits), torch.from_numpy(cohort.items), positives, negatives]

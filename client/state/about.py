@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.config import ClientConfig
+from client.state.store import FILE, Store
 from data.texts import Texts
 from protocol.requests import EvaluateRequest, TrainRequest
 from settings.paths import absolute
-
-NOTE, USERS, USER_IDS = "about.json", "users.npy", "user-ids.json"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class About:
     """A run as its node knows it.
 
     ``data``: the node's own file, "" for a part of ``dataset``; ``server_round``: the latest round whose model
-    the node has evaluated, or before whose training its process was first asked.
+    the node has evaluated, or before whose training it was first asked.
     """
 
     model: str
@@ -44,10 +47,15 @@ class HostedUsers:
     users: NDArray[np.int64]
     ids: Texts
 
+    @cached_property
+    def digest(self) -> int:
+        """What tells other users from these, though they may be as many."""
+        return zlib.crc32(np.ascontiguousarray(self.users).tobytes())
+
 
 def kept_states(folder: Path) -> list[Path]:
     """The directories in a folder in which nodes kept state."""
-    return sorted(path.parent for path in absolute("state-dir", folder).rglob(NOTE))
+    return sorted(path.parent for path in absolute("state-dir", folder).rglob(FILE))
 
 
 def states_of(run: str, states: Sequence[Path]) -> list[Path]:
@@ -64,38 +72,50 @@ def about(config: ClientConfig, num_users: int, request: TrainRequest | Evaluate
     return About(run.model, run.dataset, data, config.data_dir or "", run.seed, num_users, rate, done, columns)
 
 
-def keep_about(directory: Path, note: About, hosted: HostedUsers) -> None:
-    """Write it at a node's first request of a run, and again where an evaluation says that a round is over."""
-    path = directory / NOTE
-    if path.exists():
-        kept = read_about(directory)
-        if replace(kept, server_round=note.server_round) == note and kept.server_round >= note.server_round:
-            return
-    else:
-        np.save(directory / USERS, hosted.users, allow_pickle=False)
-        (directory / USER_IDS).write_text(json.dumps(hosted.ids.tolist()))
-    _write(path, note)
+def keep_about(store: Store, note: About, hosted: HostedUsers, *, evaluated: bool) -> None:
+    """Write it at a node's first request of a run, and again where it is another; called in a transaction.
+
+    ``evaluated``: the request says that its round is over. Raises ``ValueError`` where the state is another run's.
+    """
+    text = json.dumps(asdict(replace(note, server_round=0)))
+    kept = store.note("about")
+    if kept is None:
+        store.keep_note("users", _packed(hosted.users))
+        store.keep_note("ids", json.dumps(hosted.ids.tolist()))
+        store.keep_note("users-digest", hosted.digest)
+    elif json.loads(kept)["seed"] != note.seed or store.note("users-digest") != hosted.digest:
+        raise ValueError("The state kept here is that of other users, or of a run with another seed.")
+    if kept != text:
+        store.keep_note("about", text)
+    done = store.note("evaluated")
+    if done is None or (evaluated and done < note.server_round):
+        store.keep_note("evaluated", note.server_round)
 
 
-def rewind_about(directory: Path, server_round: int) -> None:
-    """Be no further than at the end of this round, to which the state has gone back."""
-    path = directory / NOTE
-    if path.exists() and (kept := read_about(directory)).server_round > server_round:
-        _write(path, replace(kept, server_round=server_round))
+def opened(directory: Path) -> Store:
+    """The store that a node kept in a directory, to be read."""
+    return Store(directory / FILE)
 
 
-def read_about(directory: Path) -> About:
-    """The inverse of ``keep_about``."""
-    return About(**json.loads((directory / NOTE).read_text()))
+def read_about(store: Store) -> About | None:
+    """The inverse of ``keep_about``, ``None`` where the node was never asked to train or evaluate."""
+    with store.begin():
+        kept, done = store.note("about"), store.note("evaluated")
+    return None if kept is None else About(**{**json.loads(kept), "server_round": done})
 
 
-def kept_users(directory: Path) -> HostedUsers:
+def kept_users(store: Store) -> HostedUsers:
     """The users of the node as ``keep_about`` noted them."""
-    users = np.load(directory / USERS, allow_pickle=False)
-    return HostedUsers(users, Texts.of(json.loads((directory / USER_IDS).read_text())))
+    with store.begin():
+        return HostedUsers(_unpacked(store.note("users")), Texts.of(json.loads(store.note("ids"))))
 
 
-def _write(path: Path, note: About) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(note)))
-    partial.replace(path)
+def _packed(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array

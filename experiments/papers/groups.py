@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.recommend import read_model
-from client.state.about import kept_states, kept_users, read_about, states_of
+from client.state.about import kept_states, kept_users, opened, read_about, states_of
 from client.state.private_vectors import PrivateVectors
 from data import load
 from data.interactions import ragged_positions
@@ -73,7 +73,7 @@ def rank_run(run: Path) -> Ranked:
     parts = list[tuple[Ints, Ints, Ints, Ints]]()
     elsewhere = options["state-dir"]
     states = states_of(model.run, kept_states(Path(elsewhere) if elsewhere else run / "nodes"))
-    for users, vectors in _private(states, summary["rounds"]):
+    for users, vectors in _private(states, summary["rounds"], table.shape[1]):
         chosen = ~np.isin(users, unseen)
         shard = load_shard(interactions, users[chosen])
         whole = (shard.valid >= 0) & (shard.test >= 0)
@@ -120,12 +120,17 @@ def groups_sheet(run: Path) -> Sheet:
     return Sheet(f"For whom: {run.resolve().name}", ["by", "range", "users", "HR@5", "NDCG@5"], rows, records, [text])
 
 
-def _private(states: Sequence[Path], rounds: int) -> Iterator[tuple[Ints, torch.Tensor]]:
+def _private(states: Sequence[Path], rounds: int, dim: int) -> Iterator[tuple[Ints, torch.Tensor]]:
     for directory in states:
-        about, users = read_about(directory), kept_users(directory).users
-        dim = json.loads((directory / "layout.json").read_text())["dim"]
-        private = PrivateVectors(users, about.num_users, dim, about.seed, directory)
-        yield users, private.at(np.arange(len(users)), rounds + 1, about.learning_rate).vectors
+        store = opened(directory)
+        about = read_about(store)
+        with store.begin():
+            if about is None:
+                continue
+            users = kept_users(store).users
+            private = PrivateVectors(store, about.num_users, dim, about.seed)
+            vectors = private.at(users, rounds + 1, about.learning_rate).vectors
+        yield users, vectors
 
 
 def _ranked(table: torch.Tensor, vectors: torch.Tensor, shard: Shard) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:

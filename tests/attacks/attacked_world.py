@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from attacks.attack import Attack
-from attacks.mod import Attacker, view_of
+from attacks.poisoning import Attacker, view_of
 from attacks.view import Alteration, AttackerView, HonestTraining
 from client.learners.factorization import Factorization
 from client.state.private_vectors import PrivateVectors
+from client.state.store import Store
 from data.interactions import Interactions
 from data.shard import Shard, load_shard
 from data.synthetic import World, synthetic
@@ -50,13 +51,12 @@ class Side:
 
     def private(self, run: str, dim: int) -> PrivateVectors:
         if run not in self._private:
-            self._private[run] = PrivateVectors(self.shard.users, population().num_users, dim, SEED)
+            self._private[run] = PrivateVectors(Store(None), population().num_users, dim, SEED)
         return self._private[run]
 
     def vectors(self, users: list[int], server_round: int = 1, rate: float = 2e-3) -> Tensor:
         """The private vectors (n, d) as the round begins."""
-        places = np.searchsorted(self.shard.users, users)
-        return self.private("run", DIM).at(places, server_round, rate).vectors
+        return self.private("run", DIM).at(np.array(users), server_round, rate).vectors
 
     def training(self, model: GlobalModel, request: TrainRequest) -> HonestTraining:
         def train(users: Tensor, alter: Alteration | None = None, loss: LossOptions | None = None) -> Updates:

@@ -8,7 +8,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from scipy.stats import kstest
 
-from client.answers import app
+from client.app import app
 from client.perturbation import perturbed
 from data.partition import malicious_users
 from protocol.messages import model_record, read_own_reply, request_content

@@ -32,7 +32,7 @@ SHARES = allot(DATA.train.labels, 6, 0.0, SEED).shares
 def learner(users: list[int], options: LocalOptions = OPTIONS) -> ImageLearner:
     here = np.array(users)
     malicious = np.zeros(len(here), np.bool_)
-    hosting = ImageHosting(here, malicious, Texts.of_array(here), 6, 0, DATA, [SHARES[user] for user in users])
+    hosting = ImageHosting(here, malicious, Texts.of_array(here), 6, 0, "", DATA, [SHARES[user] for user in users])
     return ImageLearner(hosting, "lenet", options, torch.device("cpu"))
 
 
@@ -103,7 +103,7 @@ def test_what_is_remembered_of_a_round_never_answers_for_another_model() -> None
 
 def test_a_client_without_anything_to_poison_stays_honest() -> None:
     of_target = np.flatnonzero(DATA.train.labels == 3)[:10]
-    hosting = ImageHosting(np.array([0]), np.array([True]), np.array(["0"]), 1, 0, DATA, [of_target])
+    hosting = ImageHosting(np.array([0]), np.array([True]), np.array(["0"]), 1, 0, "", DATA, [of_target])
     here = ImageLearner(hosting, "lenet", OPTIONS, torch.device("cpu"))
 
     def alter(client: ImageClient) -> Tensor:

@@ -263,7 +263,7 @@ def test_a_node_makes_it_from_its_options_and_no_private_vectors() -> None:
     options = RunOptions(model="sasrec", seed=SEED, max_length=SHAPE.max_length)
     everybody = np.ones(len(SHARD), np.bool_)
     hosting = ShardHosting(
-        SHARD.users, ~everybody, Texts.of_array(SHARD.users), SHARD.num_users, SHARD.num_items, SHARD, everybody
+        SHARD.users, ~everybody, Texts.of_array(SHARD.users), SHARD.num_users, SHARD.num_items, "", SHARD, everybody
     )
     node = SequenceLearner.of_node(hosting, private, ClientConfig(NodeOptions(), options, {}), torch.device("cpu"))
     assert_same(node.train(model(), request([1, 2], FULL), keep=True), learner().train(model(), request([1, 2], FULL)))

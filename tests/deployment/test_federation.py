@@ -195,14 +195,14 @@ def test_a_supernode_opens_with_the_preface_of_http2(finished: Finished) -> None
 def test_private_vectors_stay_on_the_nodes(finished: Finished) -> None:
     """Each node keeps its own users' vectors on its own disk, and can recommend from them without the server."""
     from client.recommend import recommend
-    from client.state.about import kept_users
+    from client.state.about import kept_states, kept_users, opened, read_about
 
     state = finished.run.parents[1] / "state-1"
-    notes = [*state.rglob("about.json"), *(finished.run.parents[1] / "state-second").rglob("about.json")]
-    assert len(notes) == 1, "of two claims one was refused, and never asked to train"
-    (note,) = notes
-    user = str(kept_users(note.parent).ids[0])
-    found = recommend(note.parent, finished.run / "model.safetensors", user, 10)
+    states = [*kept_states(state), *kept_states(finished.run.parents[1] / "state-second")]
+    asked = [path for path in states if read_about(opened(path)) is not None]
+    assert len(asked) == 1, "of two claims one was refused, and never asked to train"
+    user = str(kept_users(opened(asked[0])).ids[0])
+    found = recommend(asked[0], finished.run / "model.safetensors", user, 10)
     assert len({one.item for one in found}) == 10
 
 

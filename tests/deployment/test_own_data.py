@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 import client.node
 from client import answers
 from client.recommend import recommend
+from client.state.about import kept_states
 from data import load
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users
+from protocol.requests import PopulationQuery
 from server.config import server_config
 from server.grids.local_grid import LocalGrid
 from server.population.catalogue import Catalogue
@@ -27,6 +29,7 @@ from server.training import run_training
 from settings.options import OptionError, Scalar
 
 NODES = 3
+QUERY = PopulationQuery("run")
 OPTIONS: dict[str, Scalar] = {
     "dataset": "synthetic",
     "num-server-rounds": 4,
@@ -60,7 +63,7 @@ def write_inter(path: Path, interactions: Interactions, users: np.ndarray, extra
 
 
 def grid_of(node_configs: list[dict[str, Scalar]], run_config: dict[str, Scalar], run_id: int) -> LocalGrid:
-    grid = LocalGrid(answers.app, run_config, len(node_configs), "memory", run_id)
+    grid = LocalGrid(answers.answer, run_config, len(node_configs), "memory", run_id)
     grid._contexts = {
         node: Context(run_id, node, dict(config), RecordDict(), run_config)
         for node, config in enumerate(node_configs, 1)
@@ -79,6 +82,12 @@ def own_configs(folder: Path, interactions: Interactions, run_config: dict[str, 
         role = "attacker" if attacker else "benign"
         configs.append({"data": str(path), "role": role, "state-dir": state, "data-dir": str(folder)})
     return configs
+
+
+def run_of(config: dict[str, Scalar]) -> str:
+    """The one run that a node keeps state of."""
+    (path,) = kept_states(Path(str(config["state-dir"])))
+    return path.parent.name
 
 
 def train(grid: LocalGrid, run_config: dict[str, Scalar], directory: Path) -> tuple[torch.Tensor, dict[str, object]]:
@@ -103,7 +112,7 @@ def test_own_files_train_the_same_model_as_partitions(
     trained: tuple[Path, list[dict[str, Scalar]]], tmp_path: Path
 ) -> None:
     run_config = {**default_options(), **OPTIONS}
-    grid = LocalGrid(answers.app, run_config, NODES, "memory", 12)
+    grid = LocalGrid(answers.answer, run_config, NODES, "memory", 12)
     items, _ = train(grid, run_config, tmp_path / "partitions")
     own = load_file(trained[0] / "runs" / "own" / "model.safetensors")["items"]
     torch.testing.assert_close(own, items, rtol=0, atol=1e-6)
@@ -115,11 +124,11 @@ def test_a_restarted_node_remembers_what_was_agreed(
     _, configs = trained
     run_config = {**default_options(), **OPTIONS}
     monkeypatch.setattr(client.node, "_nodes", {})
-    monkeypatch.setattr(client.node, "_agreements", {})
+    monkeypatch.setattr(client.node, "_stores", {})
     context = Context(11, 1, dict(configs[0]), RecordDict(), run_config)
-    assert len(client.node.node_of(context).hosting.users) > 0
+    assert len(client.node.node_of(context, run_of(configs[0])).hosting.users) > 0
     with pytest.raises(OptionError, match="state-dir"):
-        client.node.node_of(Context(999, 1, dict(configs[0]), RecordDict(), run_config))
+        client.node.node_of(context, "another-run")
 
 
 def test_unknown_items_are_named_and_their_node_is_refused(tmp_path: Path, interactions: Interactions) -> None:
@@ -134,9 +143,9 @@ def test_unknown_items_are_named_and_their_node_is_refused(tmp_path: Path, inter
     with pytest.raises(
         PopulationError, match="items that the run's data set does not have: 'no-such-item', 'nor-this'"
     ):
-        discover(grid, 1, 5.0, catalogue)
+        discover(grid, 1, 5.0, catalogue, query=QUERY)
     grid = grid_of([{"data": str(path), **state}, {"data": str(other), **state}], run_config, 22)
-    population = discover(grid, 1, 5.0, catalogue)
+    population = discover(grid, 1, 5.0, catalogue, query=QUERY)
     assert population.users.tolist() == [5, 6, 7, 8]
     assert set(population.nodes.tolist()) == {2}
 
@@ -148,10 +157,10 @@ def test_who_comes_first_keeps_a_user(tmp_path: Path, interactions: Interactions
     run_config = {**default_options(), "dataset": "synthetic"}
     grid = grid_of([{"data": str(first), **state}, {"data": str(second), **state}], run_config, 31)
     catalogue = Catalogue(interactions.user_ids, interactions.item_ids)
-    population = discover(grid, 1, 5.0, catalogue)
+    population = discover(grid, 1, 5.0, catalogue, query=QUERY)
     assert population.users.tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(PopulationError, match=r"Refused: node 2: it claims user 4, whom node 1 hosts already"):
-        discover(grid, 2, 1.0, catalogue)
+        discover(grid, 2, 1.0, catalogue, query=QUERY)
 
 
 def test_too_few_nodes_are_said_to_be_too_few(tmp_path: Path, interactions: Interactions) -> None:
@@ -175,11 +184,10 @@ def test_a_node_recommends_what_its_vector_and_the_table_say(
     import client.node
 
     context = Context(11, 1, dict(configs[0]), RecordDict(), {**default_options(), **OPTIONS})
-    node = client.node.node_of(context)
+    node = client.node.node_of(context, run_of(configs[0]))
     index = interactions.user_ids.tolist().index(user)
-    place = np.searchsorted(node.hosting.users, [index])
-    (run,) = [path.parents[1].name for path in Path(str(configs[0]["state-dir"])).rglob("about.json")]
-    vector = node._vectors(run, 64).at(place, int(OPTIONS["num-server-rounds"]) + 1, 0.002).vectors[0]
+    private = node.private(run_of(configs[0]), 64)
+    vector = private.at(np.array([index]), int(OPTIONS["num-server-rounds"]) + 1, 0.002).vectors[0]
     scores = (load_file(model)["items"] @ vector).numpy()
     history = interactions.items[interactions.splits[index] : interactions.splits[index + 1]]
     scores[history] = -np.inf
@@ -207,11 +215,11 @@ def test_a_file_with_other_ids_of_the_same_number_is_noticed(
     path = write_inter(tmp_path / "own.inter", interactions, np.arange(5))
     config = {"data": str(path), "state-dir": str(tmp_path / "state"), "data-dir": str(tmp_path)}
     grid = grid_of([config], run_config, 61)
-    discover(grid, 1, 60.0, Catalogue(interactions.user_ids, interactions.item_ids))
+    discover(grid, 1, 60.0, Catalogue(interactions.user_ids, interactions.item_ids), query=QUERY)
     write_inter(path, interactions, np.array([0, 1, 2, 3, 5]))
     os.utime(path, ns=(0, 0))
     context = Context(61, 1, dict(config), RecordDict(), run_config)
     # As in another process.
     monkeypatch.setattr(client.node, "_nodes", {})
     with pytest.raises(OptionError, match="its users or items have changed since the run began"):
-        client.node.node_of(context)
+        client.node.node_of(context, "run")

@@ -64,7 +64,7 @@ def require_discreet(text: str) -> None:
 @pytest.mark.parametrize("own", FILES, indirect=True)
 def test_a_fault_in_a_nodes_own_data_reaches_the_server_as_kind_column_and_row(own: tuple[str, str]) -> None:
     path, told = own
-    grid = LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 1, "memory")
+    grid = LocalGrid(answers.answer, {**default_options(), "dataset": "synthetic"}, 1, "memory")
     grid._contexts = {1: context_of(path)}
     known = load("synthetic")
     with pytest.raises(PopulationError, match=told) as raised:
@@ -79,7 +79,7 @@ def test_a_deployed_node_says_no_more_whichever_process_answers(
     path, told = own
     message, context = Message(RecordDict(), 1, "query"), context_of(path)
     kind, answer = resident._answered(
-        answers.app,
+        answers.answer,
         message_to_proto(message).SerializeToString(),
         context_to_proto(context).SerializeToString(),
     )

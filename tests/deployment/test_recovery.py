@@ -24,8 +24,7 @@ from flwr.app import Context, Message, RecordDict
 from safetensors.torch import load_file
 
 from client import answers
-from client.state.about import kept_users
-from client.state.undo_log import UndoLog
+from client.state.about import kept_states, kept_users, opened
 from deploy.certificates import make_certificates
 from deploy.federation import Federation, TomlScalar, local_place, supernode_command
 from deploy.processes import Processes, descendants, wait_until
@@ -83,10 +82,13 @@ class Story:
         found = [json.loads(line) for line in (self.run / name).read_text().splitlines()]
         return [{key: value for key, value in line.items() if "seconds" not in key} for line in found]
 
-    def state(self, node: str) -> dict[str, bytes]:
+    def state(self, node: str) -> dict[str, Any]:
         """The private vectors with Adam's moments, the rounds of each user, and the attacker's state."""
-        names = ("vectors.float32", "rounds.int64", "attack.jsonl")
-        return {name: path.read_bytes() for name in names if (path := self.states[node] / name).exists()}
+        store = opened(self.states[node])
+        with store.begin():
+            users = store.kept_users()
+            values, last = store.vectors(users, DIM)
+            return {"users": users.tolist(), "rounds": last.tolist(), "vectors": values.tobytes(), "a": store.attack()}
 
 
 class Stage:
@@ -144,7 +146,7 @@ class Stage:
         run = self.folder / "runs" / "run"
         [name] = [path.name for path in run.parent.iterdir()]
         assert name == "run", "a resumed run has no other directory"
-        states = {node: path.parent for node in NODES for path in (self.folder / "state" / node).rglob("about.json")}
+        states = {node: path for node in NODES for path in kept_states(self.folder / "state" / node)}
         names = ["flwr", "superlink", *NODES]
         return Story(run, states, self.processes.log("flwr"), {name: self.processes.log(name) for name in names})
 
@@ -229,7 +231,7 @@ def test_a_killed_federation_that_is_resumed_ends_to_the_bit_as_if_nothing_had_h
         assert killed.lines(name) == whole.lines(name)
     for node in NODES:
         assert killed.state(node) == whole.state(node)
-    assert "attack.jsonl" in whole.state("attacker-0")
+    assert whole.state("attacker-0")["a"]
 
 
 def assert_same_model(first: Story, second: Story) -> None:
@@ -270,10 +272,10 @@ def test_each_round_of_a_killed_node_happened_wholly_or_not_at_all(stories: dict
     """The oracle is the same federation in this process, whose benign node fails in the same rounds."""
     story = stories["node_killed"]
     state = story.states["benign-0"]
-    hosted = kept_users(state).users
-    log = UndoLog(state / "undo", (3, DIM))
-    assert log.unfinished() is None
-    stepped = {record.server_round: hosted[record.places] for record in log.newer_than(0)}
+    store = opened(state)
+    hosted = kept_users(store).users
+    with store.begin():
+        stepped = store.stepped()
     rounds = story.lines("rounds.jsonl")
     failed = {line["round"] for line in rounds if line["failed_nodes"]}
     for line in rounds:
@@ -283,7 +285,7 @@ def test_each_round_of_a_killed_node_happened_wholly_or_not_at_all(stories: dict
     def app(message: Message, context: Context) -> Message:
         server_round = int(message.metadata.group_id)
         fails = context.node_id == 1 and message.metadata.message_type == "train" and server_round in failed
-        reply = answers.app(message, context) if not fails or server_round in stepped else None
+        reply = answers.answer(message, context) if not fails or server_round in stepped else None
         if fails or reply is None:
             raise RuntimeError("killed")
         return reply
@@ -308,14 +310,14 @@ def simulation(app: Any, folder: Path, options: dict[str, Any]) -> Story:
     run = folder / "runs" / "run"
     run.mkdir(parents=True)
     run_training(grid, server_config(run_config), run)
-    states = {node: path.parent for node in NODES for path in (folder / "state" / node).rglob("about.json")}
+    states = {node: path for node in NODES for path in kept_states(folder / "state" / node)}
     return Story(run, states, "", {})
 
 
 def test_the_simulation_that_is_compared_with_is_that_of_the_undisturbed_run(
     stories: dict[str, Story], tmp_path: Path
 ) -> None:
-    whole, simulated = stories["undisturbed"], simulation(answers.app, tmp_path, {})
+    whole, simulated = stories["undisturbed"], simulation(answers.answer, tmp_path, {})
     deployed, local = (load_file(story.run / "model.safetensors")["items"] for story in (whole, simulated))
     assert deployed.equal(local)
     for node in NODES:

@@ -70,7 +70,7 @@ def test_a_resident_that_is_killed_between_messages_loses_nothing(
     started: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     run_config = {**default_options(), **OPTIONS}
-    expected = train(answers.app, tmp_path / "here", run_config, 51)
+    expected = train(answers.answer, tmp_path / "here", run_config, 51)
     seen: list[str] = []
     asked_after: set[int] = set()
 

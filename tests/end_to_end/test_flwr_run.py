@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from client.state.about import kept_states, opened
 from deploy.environment import keep_token
 from deploy.startup import variables
 from server.simulation import simulate
@@ -115,6 +116,37 @@ def test_flwr_run_gives_the_same_model_to_the_bit(engine: str, flower, expected,
     assert metrics == expected[1]
     written = json.loads((directory / "config.json").read_text())
     assert written["options"]["defense"] == "union+multi-krum"
+
+
+def kept(folder: Path):
+    """What the nodes keep in a folder: private vectors with Adam's moments and last rounds, and the attack's state."""
+    found = []
+    for path in kept_states(folder):
+        store = opened(path)
+        with store.begin():
+            users = store.kept_users()
+            values, last = store.vectors(users, store.dim() or 0)
+            found.append((path.name, users.tolist(), last.tolist(), values.tobytes(), store.attack()))
+    return found
+
+
+def test_a_run_on_flowers_engine_that_is_resumed_is_the_run_that_was_not(flower, tmp_path) -> None:
+    """Two actors: whichever is idle answers for any of the two nodes, before the resume and after it."""
+    options = {**OPTIONS, "eval-every": 8, "checkpoint-every": 3, "run-name": "run"}
+    whole = {"num-server-rounds": 8, "output-dir": str(tmp_path / "local"), "state-dir": str(tmp_path / "local-state")}
+    alone, _ = simulate({**options, **whole, "engine": "local", "num-nodes": 2})
+    here = {"engine": "flower", "output-dir": str(tmp_path / "flower"), "state-dir": str(tmp_path / "flower-state")}
+    printed = flower.run({**options, **here, "num-server-rounds": 7})
+    directory = tmp_path / "flower" / "run"
+    # From before the last rounds, which the nodes must undo.
+    checkpoint = directory / "checkpoints" / "round-000000003.safetensors"
+    assert checkpoint.exists(), printed
+    printed += flower.run({**options, **here, "num-server-rounds": 8, "resume": str(checkpoint)})
+    assert json.loads((directory / "summary.json").read_text())["rounds"] == 8, printed
+    assert torch.equal(results(directory)[0], results(alone)[0])
+    states = kept(tmp_path / "flower-state")
+    assert states == kept(tmp_path / "local-state")
+    assert any(state[-1] for state in states)
 
 
 @pytest.mark.parametrize("engine", ["ray", "flower"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from client.state.private_vectors import PrivateVectors
+from client.state.store import Store
 from models import adam
 from models.adam import Moments
 
@@ -27,11 +28,9 @@ def test_private_vectors_move_as_under_one_dense_adam_over_all_users(tmp_path) -
     """300 rounds in which few users take part: the others go on under their momentum, on disk or in memory."""
     num_users, dim, rate, rounds = 12, 4, 2e-3, 300
     users = np.arange(num_users)
-    stores = [
-        PrivateVectors(users, num_users, dim, seed=1),
-        PrivateVectors(users, num_users, dim, seed=1, directory=tmp_path / "node"),
-    ]
-    table = torch.nn.Parameter(stores[0].at(users, 1, rate).vectors.clone())
+    stores = [Store(None), Store(tmp_path / "node" / "state.sqlite")]
+    kept = [PrivateVectors(store, num_users, dim, seed=1) for store in stores]
+    table = torch.nn.Parameter(kept[0].at(users, 1, rate).vectors.clone())
     optimizer = torch.optim.Adam([table], lr=rate)
     random = np.random.default_rng(2)
     for server_round in range(1, rounds + 1):
@@ -42,20 +41,25 @@ def test_private_vectors_move_as_under_one_dense_adam_over_all_users(tmp_path) -
         table.grad = torch.zeros_like(table)
         table.grad[chosen] = gradients
         optimizer.step()
-        for store in stores:
-            store.step(chosen, store.at(chosen, server_round, rate), gradients, server_round, rate)
-    for store in stores:
-        found = store.at(users, rounds + 1, rate).vectors
+        for store, private in zip(stores, kept, strict=True):
+            with store.begin():
+                store.begin_round(server_round)
+                private.step(chosen, private.at(chosen, server_round, rate), gradients, server_round, rate)
+    for private in kept:
+        found = private.at(users, rounds + 1, rate).vectors
         torch.testing.assert_close(found, table.detach(), rtol=0, atol=1e-6)
 
 
 def test_looking_at_vectors_changes_nothing() -> None:
     users = np.arange(6)
-    store = PrivateVectors(users, 6, 4, seed=0)
-    store.step(users[:2], store.at(users[:2], 1, 0.01), torch.ones(2, 4), 1, 0.01)
-    before = store.at(users, 5, 0.01).vectors
-    store.at(users, 50, 0.01)
-    assert torch.equal(store.at(users, 5, 0.01).vectors, before)
+    store = Store(None)
+    private = PrivateVectors(store, 6, 4, seed=0)
+    with store.begin():
+        store.begin_round(1)
+        private.step(users[:2], private.at(users[:2], 1, 0.01), torch.ones(2, 4), 1, 0.01)
+    before = private.at(users, 5, 0.01).vectors
+    private.at(users, 50, 0.01)
+    assert torch.equal(private.at(users, 5, 0.01).vectors, before)
 
 
 def played_one_by_one(value: float, first: float, second: float, last: int, until: int, rate: float) -> float:

@@ -13,11 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.admission import LARGEST_VALUE, UnreadableError
-from protocol.messages import narrow_reply, read_train_reply
+from protocol.arrays import to_array, to_tensor
+from protocol.messages import NARROWED, REPLY_COLUMNS, read_train_reply
 from protocol.upload_dtype import KINDS, narrowed, widened
 
 NARROW = ["float16", "bfloat16"]
 values = st.lists(st.floats(width=32), min_size=1, max_size=20)
+
+
+def narrow_reply(content: RecordDict, kind: str) -> None:
+    """Round a reply's updates to the kind of number that they shall travel in."""
+    if kind != "float32":
+        arrays = content.array_records["updates"]
+        for name in NARROWED:
+            arrays[name] = to_array(narrowed(to_tensor(arrays[name], *REPLY_COLUMNS[name]), kind))
 
 
 def bfloat16_of(value: np.float32) -> np.float32:

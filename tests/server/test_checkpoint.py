@@ -317,8 +317,7 @@ def test_ctrl_c_ends_the_round_and_the_run_can_go_on(tmp_path: Path, uninterrupt
     child = in_a_process(
         "import json, sys; from server.simulation import simulate; simulate(json.loads(sys.argv[1]))", json.dumps(long)
     )
-    begun = tmp_path / "run" / "nodes"
-    while not list(begun.glob("*/*/undo/*.log")) and child.poll() is None:
+    while not any(state["newest"] for state in nodes_state(tmp_path / "run").values()) and child.poll() is None:
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     output = child.communicate(timeout=120)[0].decode()

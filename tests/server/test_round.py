@@ -63,7 +63,7 @@ class Fading(Mean):
 
 def federation(rule: Rule, kept: str = "memory") -> tuple[LocalGrid, RunState, RunSettings]:
     """Nodes that keep their state in memory or in a folder, and a run that nobody has trained yet."""
-    grid = LocalGrid(answers.app, OPTIONS, 2, kept, next(run_ids))
+    grid = LocalGrid(answers.answer, OPTIONS, 2, kept, next(run_ids))
     task = TASKS["mf"](server_config(OPTIONS))
     model = ServerModel.start(task.first.items, task.first.shared, 0.002, 1e-5)
     loss = server_config(OPTIONS).loss

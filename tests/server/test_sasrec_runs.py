@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Message, RecordDict
-from what_runs_leave import assert_same, model_and_lines, run
+from what_runs_leave import assert_same, model_and_lines, nodes_state, run
 
 import client.app
 from attacks import ATTACKS
-from client.state.attack_log import AttackLog
-from protocol.messages import model_record, read_own_reply, request_content
-from protocol.requests import LossOptions, TrainRequest
+from client.state.about import kept_states, opened
+from protocol.messages import model_record, query_content, read_own_reply, request_content
+from protocol.requests import LossOptions, PopulationQuery, TrainRequest
 from server.config import server_config
 from server.grids.local_grid import LocalGrid
 from server.simulation import default_options
@@ -108,9 +108,9 @@ def test_a_resumed_run_is_the_same_run_and_keeps_no_vectors(two_nodes: Path, tmp
     directory, _ = run(tmp_path, {**kept, "num-server-rounds": 3})
     run(tmp_path, {**kept, "resume": str(directory / "checkpoints" / "round-000000002.safetensors")})
     assert_same(two_nodes, directory)
-    names = {path.name for path in directory.rglob("nodes/**/*")}
-    assert "attack.jsonl" in names
-    assert not names & {"vectors.float32", "rounds.int64", "layout.json", "undo"}
+    states = nodes_state(directory).values()
+    assert any(state["attack"] for state in states)
+    assert not any(state["users"] for state in states)
 
 
 def test_a_round_that_is_asked_for_again_attacks_once(tmp_path: Path) -> None:
@@ -120,15 +120,17 @@ def test_a_round_that_is_asked_for_again_attacks_once(tmp_path: Path) -> None:
     grid = LocalGrid(client.app.app, dict(options), 1, str(tmp_path), run_id=77)
     model = TASKS["sasrec"](chosen).first
     replies = []
+    grid.send_and_receive([Message(query_content(PopulationQuery("run")), 1, "query", group_id="0")])
     for server_round in (1, 2, 2, 3):
         asked = TrainRequest(server_round, torch.arange(300), "run", LossOptions())
         content: RecordDict = request_content(model_record(model), asked)
         (reply,) = grid.send_and_receive([Message(content, 1, "train", group_id=str(server_round))])
         replies.append(read_own_reply(reply.content).updates)
     assert torch.equal(replies[1].rows, replies[2].rows)
-    log = AttackLog(next(tmp_path.rglob("attack.jsonl")))
-    assert log.newest() == 3
-    state = log.last()
+    (kept,) = (opened(path) for path in kept_states(tmp_path))
+    with kept.begin():
+        newest, state = kept.newest(), kept.attack()
+    assert newest == 3
     assert state is not None
     # Algorithm 1 counts a step up or down in every round after its first.
     assert state["rises"] + state["falls"] == 2

@@ -142,7 +142,7 @@ class FlowersGrid(Grid):
 
 
 def nodes(run_id: int) -> LocalGrid:
-    return LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 2, "memory", run_id)
+    return LocalGrid(answers.answer, {**default_options(), "dataset": "synthetic"}, 2, "memory", run_id)
 
 
 def test_a_node_that_was_given_up_before_it_answered_is_asked_again() -> None:
@@ -158,10 +158,12 @@ def test_a_run_that_is_resumed_waits_for_its_own_nodes_and_takes_no_others(monke
     late = FlowersGrid(nodes(89), {2: 2})
     assert set(discover(late, 1, 60.0, expected=found).nodes.tolist()) == {1, 2}
     monkeypatch.setattr("server.population.nodes.ALONE", 0.0)
-    before_it = FlowersGrid(LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 3, "memory", 91), {})
+    before_it = FlowersGrid(
+        LocalGrid(answers.answer, {**default_options(), "dataset": "synthetic"}, 3, "memory", 91), {}
+    )
     with pytest.raises(PopulationError, match="the run needs the 2 nodes that it had before"):
         discover(before_it, 1, 1.0, expected=found)
-    one_more = LocalGrid(answers.app, {**default_options(), "dataset": "synthetic"}, 3, "memory", 90)
+    one_more = LocalGrid(answers.answer, {**default_options(), "dataset": "synthetic"}, 3, "memory", 90)
     with pytest.raises(PopulationError, match="no node hosted the same users when the run began"):
         discover(one_more, 1, 60.0, expected=found)
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from client.state.about import kept_states, opened
+from client.state.store import Store
 from server.simulation import simulate
 from settings.options import Scalar
 
@@ -32,13 +34,23 @@ def results(directory: Path) -> dict[str, Any]:
     return found
 
 
-def nodes_state(directory: Path) -> dict[str, bytes]:
-    """The users' private vectors of every node, with Adam's moments and last rounds, and the attacker's state."""
-    found: dict[str, bytes] = {}
-    for pattern in ("*.float32", "*.int64", "attack.jsonl"):
-        for path in sorted((directory / "nodes").glob(f"*/*/{pattern}")):
-            found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
-    return found
+def nodes_state(directory: Path) -> dict[str, dict[str, Any]]:
+    """What every node keeps (see ``kept``), by its name."""
+    return {path.name: kept(opened(path)) for path in kept_states(directory / "nodes")}
+
+
+def kept(store: Store) -> dict[str, Any]:
+    """The users' private vectors with Adam's moments and last rounds, the attacker's state, and the last round."""
+    with store.begin():
+        users = store.kept_users()
+        values, last = store.vectors(users, store.dim() or 0)
+        return {
+            "users": users.tolist(),
+            "rounds": last.tolist(),
+            "vectors": values.tobytes(),
+            "attack": store.attack(),
+            "newest": store.newest(),
+        }
 
 
 def run(output_dir: Path, options: dict[str, Scalar]) -> tuple[Path, dict[str, Any]]:

@@ -1,0 +1,71 @@
+"""Open connections to SQLite files: a few for each process, the least used ones closed first."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import OrderedDict
+from pathlib import Path
+
+from client.state.files import private_file, private_folder
+
+MOST_OPEN = 64
+"""Each connection has three files open, and a process may serve thousands of simulated nodes."""
+
+PATIENCE = 600.0
+"""Seconds to wait for another process that is in the middle of a round of the same node."""
+
+SETTINGS = (
+    "PRAGMA journal_mode = WAL",
+    # What a node has answered for must outlast a power cut: each commit is synced before the answer leaves.
+    "PRAGMA synchronous = FULL",
+    # A round of 5,000 users writes about 1,000 pages; syncing the main file after each of those would double its cost.
+    "PRAGMA wal_autocheckpoint = 4000",
+    # Room for what a round of 5,000 users changes, which else is written twice; taken only where it is used.
+    "PRAGMA cache_size = -32000",
+)
+
+_open: OrderedDict[tuple[int, Path], tuple[sqlite3.Connection, tuple[int, int]]] = OrderedDict()
+"""By process and file, with the device and number of the file that was opened."""
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """The process's connection to the file at ``path``, which is made where it is missing.
+
+    A file that was removed or replaced since is opened anew. Raises ``OSError`` and ``sqlite3.Error``.
+    """
+    # A connection must not be carried over a fork, nor closed by the child.
+    key = os.getpid(), path
+    if key in _open:
+        connection, opened = _open[key]
+        if _identity(path) == opened:
+            _open.move_to_end(key)
+            return connection
+        del _open[key]
+        connection.close()
+    private_folder(path.parent)
+    private_file(path)
+    connection = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        for setting in SETTINGS:
+            connection.execute(setting)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    _open[key] = connection, _identity(path)
+    _close_idle()
+    return connection
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (-1, -1)
+    return found.st_dev, found.st_ino
+
+
+def _close_idle() -> None:
+    idle = [key for key, (connection, _) in _open.items() if key[0] == os.getpid() and not connection.in_transaction]
+    for key in idle[: max(0, len(_open) - MOST_OPEN)]:
+        _open.pop(key)[0].close()
