@@ -16,9 +16,9 @@ from data.digest import shard_digest
 from data.shard import load_shard
 from protocol.messages import query_content, read_hosted
 from protocol.requests import PopulationQuery
+from server.population.population import PopulationError
 from server.simulation import default_options, simulate
 from settings.options import Scalar
-from strategies.population import PopulationError
 
 NODES = 2
 OPTIONS: dict[str, Scalar] = {
