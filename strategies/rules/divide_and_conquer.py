@@ -15,6 +15,9 @@ from strategies.rule import ServerView, Verdict, Wrapper
 from strategies.rules.krum import squared_distances
 from strategies.sparse.sampled_coordinates import sample_coordinates
 
+SAME_LENGTH = 1e-9
+"""Principal directions are equally long where their eigenvalues differ by less than so many times the largest."""
+
 
 @dataclass(frozen=True)
 class DivideAndConquerOptions(AssumedAttackers):
@@ -60,7 +63,9 @@ def projection_shares(distances: Tensor) -> Tensor:
     """(n,) each update's share of Σ_i ⟨g_i − μ, v⟩², v being the first principal direction.
 
     From squared distances (n, n): the centred Gram matrix −½JDJ has the eigenvector u with u_i ∝ ⟨g_i − μ, v⟩. An
-    update that is infinitely far from most of the others counts as 1, and all that are not as 0.
+    update that is infinitely far from most of the others counts as 1, and all that are not as 0. Where several
+    directions are equally long, as among updates that are all alike, the mean over them: which of them a solver names
+    first depends on the order of the users.
     """
     n = len(distances)
     far = ~distances.isfinite()
@@ -68,5 +73,7 @@ def projection_shares(distances: Tensor) -> Tensor:
         return (far.sum(1) > n // 2).to(distances.dtype)
     centred = distances - distances.mean(0)
     centred = -0.5 * (centred - centred.mean(1, keepdim=True))
-    first: Tensor = torch.linalg.eigh((centred + centred.T) / 2).eigenvectors[:, -1]
-    return first.square()
+    values, vectors = torch.linalg.eigh((centred + centred.T) / 2)
+    principal = vectors[:, values >= values[-1] - SAME_LENGTH * values.abs().max()]
+    shares: Tensor = principal.square().mean(1)
+    return shares

@@ -146,6 +146,16 @@ def test_dnc_looks_at_the_drawn_coordinates_alone() -> None:
     assert set(verdict.kept.logical_not().nonzero().flatten().tolist()) == set(np.argsort(projections)[-2:].tolist())
 
 
+def test_dnc_looks_at_every_direction_where_several_are_equally_long() -> None:
+    """Else the solver's choice, which goes by the order of the users, names the one who is dropped."""
+    options = DivideAndConquerOptions(num_malicious_nodes=1)
+    model = model_of(Shape(0, 5, 2, 2, 0, 1.0))
+    for matrix in (np.zeros((5, 4)), np.ones((5, 4)), np.concatenate([np.eye(4), -np.eye(4)])):
+        updates = from_dense(matrix, 2)
+        verdict = DivideAndConquer(options=options).judge(updates, view(model))[1]
+        np.testing.assert_allclose(verdict.scores.numpy(), np.full(len(matrix), 1 / len(matrix)), rtol=1e-9)
+
+
 def test_dnc_with_many_iterations_still_keeps_somebody() -> None:
     shape = Shape(3, 5, 30, 3, 0, 0.9)
     options = DivideAndConquerOptions(num_malicious_nodes=2, iterations=40, coordinates=3)
