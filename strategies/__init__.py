@@ -54,4 +54,4 @@ RULES: dict[str, type[Rule]] = {
 }
 
 CLIENT_SIDE = frozenset({"fl-wbc"})
-"""Defenses that a chain may name although the server has no part in them: benign nodes run them as a mod."""
+"""Defenses that a chain may name although the server has no part in them: benign nodes run them."""
