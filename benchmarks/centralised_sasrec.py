@@ -21,12 +21,12 @@ from torch.nn import functional
 
 import data
 import draws
-from client.learners.cohort import Cohort, cohort_of
 from client.ranking import held_out_ranks
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
 from draws import Stream
 from models.recommenders import dropout, sasrec
+from models.recommenders.cohort import Cohort, cohort_of
 from models.recommenders.sasrec import Shape
 from models.recommenders.sasrec_batches import batches
 from models.recommenders.sasrec_cohort import draw_masks, pair_losses

@@ -23,9 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 import data
 from data.interactions import leave_one_out, splits_of
 from models.recommenders import dropout, sasrec
+from models.recommenders.recommender import CohortGradient
 from models.recommenders.sasrec import Shape
 from models.recommenders.sasrec_batches import batches
-from models.recommenders.sasrec_cohort import CohortGradient, Histories, cohort_gradient
+from models.recommenders.sasrec_cohort import Histories, cohort_gradient
 from settings.options import OptionError
 
 NUM_USERS = 50

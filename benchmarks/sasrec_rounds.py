@@ -32,8 +32,8 @@ CASES: Mapping[str, Mapping[str, Scalar]] = {
 PARTS = {
     "the round": "server.strategy.train_round",
     "the node's answer": "server.grids.local_grid.LocalGrid._answer",
-    "the learner": "client.learners.sasrec.SequenceLearner.train",
-    "the gradients": "client.learners.sasrec.cohort_gradient",
+    "the learner": "client.learners.recommender.RecommenderLearner.train",
+    "the gradients": "models.recommenders.sasrec_recommender.cohort_gradient",
     "reading and judging replies": "server.round.take_in",
     "the rule": "strategies.rule.Mean.aggregate",
     "union and what follows": "strategies.rules.union.Union.aggregate",

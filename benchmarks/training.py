@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.learners.factorization import Factorization
+from client.learners.recommender import RecommenderLearner
 from client.state.private_vectors import PrivateVectors
 from client.state.store import Store
 from data import load
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
 from models.recommenders.mf import LOG_OFFSET
+from models.recommenders.mf_recommender import MatrixFactorization
 from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from strategies.server_model import ServerModel
 
@@ -41,7 +42,8 @@ class Federation:
         self.model = ServerModel.start(table, table.new_empty(0), RATE, 1e-5)
         self.store = Store(None)
         private = PrivateVectors(self.store, shard.num_users, DIM, seed=0)
-        self.learner = Factorization(shard, np.ones(len(shard), np.bool_), lambda run, dim: private, 0, device)
+        everybody = np.ones(len(shard), np.bool_)
+        self.learner = RecommenderLearner(MatrixFactorization(), shard, everybody, lambda run, dim: private, 0, device)
 
     def train(self, users: np.ndarray, server_round: int) -> None:
         """One round: the cohort's updates as a node makes them, then the weighted mean and Adam."""

@@ -9,25 +9,23 @@ require_own(__name__)
 import importlib
 from typing import TYPE_CHECKING
 
+from models import MODELS
 from settings.options import OptionError
 
 if TYPE_CHECKING:
     from client.learners.learner import LearnerClass
 
 LEARNERS = {
-    "mf": "client.learners.factorization:Factorization",
-    "sasrec": "client.learners.sasrec:SequenceLearner",
-    "lenet": "client.learners.images:ImageLearner",
-    "resnet8": "client.learners.images:ImageLearner",
-    "resnet18": "client.learners.images:ImageLearner",
+    "recommendation": "client.learners.recommender:RecommenderLearner",
+    "classification": "client.learners.images:ImageLearner",
 }
-"""What a node runs for each model; imported when it is needed, so that a process loads no other."""
+"""What a node runs for a task; imported when it is needed, so that a process loads no other."""
 
 
 def learner_class(model: str) -> LearnerClass:
     """The learner of a model; raises ``OptionError`` for an unknown one."""
-    if model not in LEARNERS:
-        raise OptionError(f"model = {model!r}: expected one of {', '.join(LEARNERS)}.")
-    module, _, name = LEARNERS[model].partition(":")
+    if model not in MODELS:
+        raise OptionError(f"model = {model!r}: expected one of {', '.join(MODELS)}.")
+    module, _, name = LEARNERS[MODELS[model].task].partition(":")
     found: LearnerClass = getattr(importlib.import_module(module), name)
     return found

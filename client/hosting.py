@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from client.config import ClientConfig
 from client.deployed.own_data import own_interactions, own_shard
-from client.learners.cohort import cohort_of
 from data import load, version_of
 from data.digest import shard_digest
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
 from data.shard import Shard, load_shard
 from data.texts import Texts
+from models.recommenders.cohort import cohort_of
 from protocol.requests import Agreement
 
 Users = NDArray[np.int64]

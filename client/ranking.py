@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.learners.cohort import Cohort, cohort_of, sorted_unique
 from data.shard import Shard
+from models.recommenders.cohort import Cohort, cohort_of, sorted_unique
 from protocol.requests import MOST_RANKS
 
 BLOCK_SCORES = 1 << 21

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from models.recommenders.loss import LossOptions as LossOptions
 from protocol.updates import Updates
 from protocol.upload_dtype import UploadDtype
 
 MOST_RANKS = 20
 """A rank histogram tells ranks 1 to 20 apart and counts the rest together: 21 counts."""
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """How an honest client computes its loss (Eq. 1, Eq. 4) and steps its private vector.
-
-    ``negatives``: drawn once for the run, or afresh in each round. ``contrastive_weight`` is UNION's α;
-    0 leaves its task out.
-    """
-
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-5
-    dropout: float = 0.2
-    negatives: Literal["static", "fresh"] = "static"
-    contrastive_weight: float = 0.0
-    contrastive_negatives: int = 15
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import draws
 from data import load
 from data.digest import shard_digest
 from data.interactions import Interactions, require_trainable
 from data.shard import load_shard
-from draws import Stream
-from models.recommenders.sasrec import Shape, initial_shared
+from models import MODELS
+from models.recommenders.recommender import make_recommender
 from protocol.requests import MOST_RANKS, GlobalModel
 from server.config import ServerConfig
 from server.population.catalogue import Catalogue
 from server.results.metrics import ranking_metrics
-from settings.run import RunOptions
 from strategies.server_model import Optimizer
 
 Metrics = Mapping[str, Mapping[str, float | None]]
@@ -54,42 +50,19 @@ class Task:
     notice: str = ""
 
 
-def initial_factorization(options: RunOptions, num_items: int) -> GlobalModel:
-    """MF's item table; users' vectors never leave their nodes."""
-    return GlobalModel(_item_table(options, num_items), torch.empty(0))
-
-
-def initial_sequences(options: RunOptions, num_items: int) -> GlobalModel:
-    """SASRec's item table and encoder."""
-    # A sequence of its own, so that the encoder's first weights do not depend on the number of items.
-    generator = draws.generator(options.seed, Stream.INITIAL_MODEL, user=1)
-    shape = Shape(options.embedding_dim, options.max_length)
-    return GlobalModel(_item_table(options, num_items), initial_shared(shape, generator))
-
-
-def _item_table(options: RunOptions, num_items: int) -> Tensor:
-    """Xavier-uniform (num_items, d), as torch's ``xavier_uniform_`` draws it for a table of this shape."""
-    bound = math.sqrt(6 / (num_items + options.embedding_dim))
-    generator = draws.generator(options.seed, Stream.INITIAL_MODEL)
-    table = generator.uniform(-bound, bound, (num_items, options.embedding_dim))
-    return torch.from_numpy(table).to(torch.float32)
-
-
-def _recommendation(initial: Callable[[RunOptions, int], GlobalModel]) -> Callable[[ServerConfig], Task]:
-    def task(config: ServerConfig) -> Task:
-        options = config.options
-        interactions = load(options.dataset, options.data_dir or None, options.columns)
-        require_trainable(interactions)
-        return Task(
-            catalogue=Catalogue(interactions.user_ids, interactions.item_ids, partial(_digest, interactions)),
-            first=initial(options, interactions.num_items),
-            counts={"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1},
-            metrics=_ranking,
-            selection="hr@5",
-            shown=("hr@5", "ndcg@5"),
-        )
-
-    return task
+def _recommendation(config: ServerConfig) -> Task:
+    options = config.options
+    interactions = load(options.dataset, options.data_dir or None, options.columns)
+    require_trainable(interactions)
+    recommender = make_recommender(options)
+    return Task(
+        catalogue=Catalogue(interactions.user_ids, interactions.item_ids, partial(_digest, interactions)),
+        first=GlobalModel(*recommender.initial(interactions.num_items, options.embedding_dim, options.seed)),
+        counts={"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1},
+        metrics=_ranking,
+        selection="hr@5",
+        shown=("hr@5", "ndcg@5"),
+    )
 
 
 def _digest(interactions: Interactions, users: NDArray[np.int64]) -> str:
@@ -123,10 +96,12 @@ def _classification(config: ServerConfig) -> Task:
 
 
 TASKS: Mapping[str, Callable[[ServerConfig], Task]] = {
-    "mf": _recommendation(initial_factorization),
-    "sasrec": _recommendation(initial_sequences),
-    "lenet": _classification,
-    "resnet8": _classification,
-    "resnet18": _classification,
+    "recommendation": _recommendation,
+    "classification": _classification,
 }
-"""How the task of each model is made for a run."""
+"""How each kind of task is made for a run."""
+
+
+def make_task(config: ServerConfig) -> Task:
+    """The task of a run's model on the run's data."""
+    return TASKS[MODELS[config.options.model].task](config)

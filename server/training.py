@@ -27,7 +27,7 @@ from server.results.update_log import UpdateLog, parse_rounds
 from server.run_settings import RunSettings
 from server.state import RunState
 from server.strategy import FedRec
-from server.tasks import TASKS, Task
+from server.tasks import Task, make_task
 from settings.options import require
 from strategies.server_model import ServerModel
 
@@ -45,7 +45,7 @@ class NothingTrainedError(RuntimeError):
 
 def run_training(grid: Grid, config: ServerConfig, directory: Path) -> dict[str, Any]:
     """Train as the configuration says; results in ``directory``. Returns the summary."""
-    task = TASKS[config.options.model](config)
+    task = make_task(config)
     for notice in _notices(config, task):
         log(WARNING, notice)
     log(INFO, "Results: %s", directory)

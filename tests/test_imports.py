@@ -8,9 +8,10 @@ import pytest
 PURE = (
     "benchmarks.rules",
     "benchmarks.training",
-    "client.learners.factorization",
     "client.learners.images",
-    "client.learners.sasrec",
+    "client.learners.recommender",
+    "models.recommenders.mf_recommender",
+    "models.recommenders.sasrec_recommender",
     "strategies.chain",
     "strategies.detection",
 )

@@ -7,6 +7,7 @@ model holds), so that a client needs nothing beside the vector. Only the weights
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,21 +22,13 @@ from torch.nn.functional import cross_entropy
 import draws
 from data.images.image_set import Examples
 from draws import Stream
-from models.images.lenet import LeNet
-from models.images.resnet import resnet8, resnet18
+from models import MODELS
 from settings.options import option, require
 
 EVALUATION_BATCH = 500
 
 LARGEST_LOSS = 1e9
 """A diverged model's loss: results are JSON, which has no infinity."""
-
-NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    "lenet": LeNet,
-    "resnet8": lambda channels, size, num_classes: resnet8(channels, num_classes),
-    "resnet18": lambda channels, size, num_classes: resnet18(channels, num_classes),
-}
-"""Name → network for (channels, size, num_classes)."""
 
 
 class Classifier:
@@ -104,9 +97,12 @@ class LocalTraining:
 
 def make_classifier(name: str, shape: Sequence[int], num_classes: int) -> Classifier:
     """The network of a name for images of shape (channels, size, size). Raises ``OptionError`` for an unknown name."""
-    require(name in NETWORKS, "model", name, "one of " + ", ".join(map(repr, NETWORKS)))
+    names = [model for model, card in MODELS.items() if card.task == "classification"]
+    require(name in names, "model", name, "one of " + ", ".join(map(repr, names)))
+    module, _, function = MODELS[name].place.partition(":")
+    network: Callable[[int, int, int], nn.Module] = getattr(importlib.import_module(module), function)
     with torch.device("meta"):
-        return Classifier(NETWORKS[name](shape[0], shape[1], num_classes))
+        return Classifier(network(shape[0], shape[1], num_classes))
 
 
 def initial_vector(classifier: Classifier, seed: int) -> Tensor:

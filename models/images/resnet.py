@@ -49,11 +49,11 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet8(channels: int = 3, num_classes: int = 10) -> ResNet:
-    """6n + 2 layers with n = 1: 16, 32 and 64 channels, about 78,000 parameters."""
+def resnet8(channels: int = 3, size: int = 32, num_classes: int = 10) -> ResNet:
+    """6n + 2 layers with n = 1: 16, 32 and 64 channels, about 78,000 parameters, whatever the images' size."""
     return ResNet(channels, num_classes, (16, 32, 64), depth=1)
 
 
-def resnet18(channels: int = 3, num_classes: int = 10) -> ResNet:
-    """64 to 512 channels, two blocks a stage, about 11.2 million parameters."""
+def resnet18(channels: int = 3, size: int = 32, num_classes: int = 10) -> ResNet:
+    """64 to 512 channels, two blocks a stage, about 11.2 million parameters, whatever the images' size."""
     return ResNet(channels, num_classes, (64, 128, 256, 512), depth=2)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.recommenders.contrastive import ContrastiveDraws, add_contrastive
+from models.recommenders.recommender import CohortGradient
 from models.rows import as_numbers, pieces, row_slots
 
 CHUNK = 1024
@@ -59,17 +60,6 @@ class Pairs:
         )
 
 
-@dataclass(frozen=True)
-class CohortGradient:
-    """Per-user gradients of n users: item rows as in ``Updates``, the private vectors' (n, d), losses (n,)."""
-
-    row_splits: Tensor
-    items: Tensor
-    rows: Tensor
-    vectors: Tensor
-    losses: Tensor
-
-
 def cohort_gradient(
     table: Tensor,
     vectors: Tensor,
@@ -98,7 +88,8 @@ def cohort_gradient(
     if contrastive is not None:
         slots_of_draws = slots.slots[2 * count :].view_as(contrastive.items)
         losses += contrastive_weight * add_contrastive(table, contrastive, contrastive_weight, rows, slots_of_draws)
-    return CohortGradient(slots.row_splits, slots.items, rows, vector_gradients, losses)
+    nothing = table.new_empty(len(vectors), 0)
+    return CohortGradient(pairs.counts, losses, slots.row_splits, slots.items, rows, nothing, vector_gradients)
 
 
 def _add_bpr(

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from models.recommenders import dropout, sasrec
 from models.recommenders.contrastive import ContrastiveDraws, add_contrastive
+from models.recommenders.recommender import CohortGradient
 from models.recommenders.sasrec import Masks, Shape
 from models.recommenders.sasrec_batches import Batch, batches
 from models.rows import row_slots
@@ -40,23 +41,6 @@ class Histories:
     items: Tensor
     positives: Tensor
     negatives: Tensor
-
-
-@dataclass(frozen=True)
-class CohortGradient:
-    """The gradients of n users, in the order in which the users came.
-
-    ``num_pairs`` (n,) int64: how many pairs a user's loss is the mean of; ``losses`` (n,); user k's item rows
-    are ``row_splits[k]:row_splits[k+1]`` (n+1,) of ``items`` (r,), strictly increasing within a user, and
-    ``rows`` (r, d): ∂L_k/∂e_item; ``shared`` (n, p): ∂L_k/∂shared.
-    """
-
-    num_pairs: Tensor
-    losses: Tensor
-    row_splits: Tensor
-    items: Tensor
-    rows: Tensor
-    shared: Tensor
 
 
 def cohort_gradient(
@@ -108,7 +92,8 @@ def cohort_gradient(
     if contrastive is not None:
         slots_of_draws = contrastive_slots.view_as(contrastive.items)
         losses += contrastive_weight * add_contrastive(table, contrastive, contrastive_weight, rows, slots_of_draws)
-    return CohortGradient(lengths, losses, place.row_splits, place.items, rows, gradients)
+    nothing = table.new_empty(len(lengths), 0)
+    return CohortGradient(lengths, losses, place.row_splits, place.items, rows, gradients, nothing)
 
 
 def draw_masks(keys: Tensor, width: int, shape: Shape, probability: float, dtype: torch.dtype) -> Masks:

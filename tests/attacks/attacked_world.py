@@ -10,12 +10,13 @@ from torch import Tensor
 from attacks.attack import Attack
 from attacks.poisoning import Attacker, view_of
 from attacks.view import Alteration, AttackerView, HonestTraining
-from client.learners.factorization import Factorization
+from client.learners.recommender import RecommenderLearner
 from client.state.private_vectors import PrivateVectors
 from client.state.store import Store
 from data.interactions import Interactions
 from data.shard import Shard, load_shard
 from data.synthetic import World, synthetic
+from models.recommenders.mf_recommender import MatrixFactorization
 from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from protocol.updates import Updates, make_updates
 
@@ -47,7 +48,9 @@ class Side:
         self.shard = shard(users)
         self._private: dict[str, PrivateVectors] = {}
         evaluated = np.ones(len(users), np.bool_)
-        self.learner = Factorization(self.shard, evaluated, self.private, SEED, torch.device("cpu"))
+        self.learner = RecommenderLearner(
+            MatrixFactorization(), self.shard, evaluated, self.private, SEED, torch.device("cpu")
+        )
 
     def private(self, run: str, dim: int) -> PrivateVectors:
         if run not in self._private:

@@ -9,14 +9,16 @@ from torch import Tensor
 from attacks.recommenders.fed_attack import FedAttack, FedAttackOptions, hardest_pairs
 from attacks.recommenders.label_flip import LabelFlip
 from attacks.view import TrainingPairs
-from client.learners.cohort import cohort_of, training_pairs
+from models.recommenders.cohort import cohort_of
+from models.recommenders.recommender import Training
 
 CONTROLLED = [2, 5, 11, 30, 31, 48]
 SELECTED = [5, 30, 48]
 
 
 def honest_pairs(side: Side, user: int) -> tuple[list[int], list[int]]:
-    pairs = training_pairs(cohort_of(side.shard, np.array([user])), PLAIN, SEED, 1, DIM)
+    cohort = cohort_of(side.shard, np.array([user]))
+    pairs = Training.honest(cohort, torch.empty(1, DIM), PLAIN, SEED, 1)
     return pairs.positives.tolist(), pairs.negatives.tolist()
 
 

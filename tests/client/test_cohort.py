@@ -6,15 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from client.learners.cohort import cohort_of, contrastive_draws, training_pairs
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
 from data.synthetic import synthetic
+from models.recommenders import mf_recommender
+from models.recommenders.cohort import Cohort, cohort_of, contrastive_draws
+from models.recommenders.mf import Pairs
+from models.recommenders.recommender import Training
 from protocol.requests import LossOptions
 
 LOSS = LossOptions(contrastive_weight=1.0)
 SPLIT = leave_one_out(synthetic())
 SHARD = shard_of(SPLIT, np.arange(SPLIT.num_users))
+
+
+def training_pairs(cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int) -> Pairs:
+    vectors = torch.empty(len(cohort.users), dim)
+    return mf_recommender.training_pairs(Training.honest(cohort, vectors, loss, seed, server_round), dim)
 
 
 def touched(user: int) -> set[int]:
@@ -86,7 +94,7 @@ def test_untouched_items_are_the_same_from_a_list_and_from_a_search(monkeypatch:
     owner = np.sort(np.random.default_rng(2).integers(0, len(users), len(words)))
     found = []
     for listed_for_a_draw in (0, 1 << 30):
-        monkeypatch.setattr("client.learners.cohort.LISTED_FOR_A_DRAW", listed_for_a_draw)
+        monkeypatch.setattr("models.recommenders.cohort.LISTED_FOR_A_DRAW", listed_for_a_draw)
         found.append(cohort_of(SHARD, users).untouched_items(owner, words))
     assert np.array_equal(*found)
 

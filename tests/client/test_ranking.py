@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from client.learners.cohort import cohort_of
 from client.ranking import held_out_ranks, rank_histogram
 from data.interactions import from_columns, leave_one_out
 from data.shard import shard_of
+from models.recommenders.cohort import cohort_of
 from server.results.metrics import ranking_metrics
 
 

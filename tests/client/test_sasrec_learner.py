@@ -17,17 +17,19 @@ from attacks.recommenders.label_flip import swapped
 from attacks.view import TrainingPairs
 from client.config import ClientConfig
 from client.hosting import ShardHosting
-from client.learners import cohort as cohorts
-from client.learners.cohort import cohort_of, negative_items
-from client.learners.sasrec import SequenceLearner
+from client.learners.recommender import RecommenderLearner
 from client.node_options import NodeOptions
+from client.state.private_vectors import PrivateVectors
 from data.interactions import from_columns
 from data.shard import Shard, load_shard
 from data.synthetic import World, synthetic
 from data.texts import Texts
 from draws import Stream, generator
+from models.recommenders import cohort as cohorts
 from models.recommenders import sasrec
+from models.recommenders.cohort import cohort_of, negative_items
 from models.recommenders.sasrec import Shape
+from models.recommenders.sasrec_recommender import SasRec
 from protocol.admission import Limits, admit
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates
@@ -43,9 +45,15 @@ PLAIN = LossOptions(dropout=0.0)
 NOBODY = torch.empty(0, dtype=torch.int64)
 
 
-def learner(shard: Shard = SHARD, max_length: int = SHAPE.max_length, max_batch_tokens: int = 4096) -> SequenceLearner:
-    evaluated = (shard.valid >= 0) & (shard.test >= 0)
-    return SequenceLearner(shard, evaluated, SEED, torch.device("cpu"), max_length, max_batch_tokens)
+def no_vectors(run: str, dim: int) -> PrivateVectors:
+    raise AssertionError("SASRec has no private vectors.")
+
+
+def learner(
+    shard: Shard = SHARD, max_length: int = SHAPE.max_length, max_batch_tokens: int = 4096
+) -> RecommenderLearner:
+    evaluated, recommender = (shard.valid >= 0) & (shard.test >= 0), SasRec(max_length, max_batch_tokens)
+    return RecommenderLearner(recommender, shard, evaluated, no_vectors, SEED, torch.device("cpu"))
 
 
 def model(num_items: int = WORLD.num_items) -> GlobalModel:
@@ -257,49 +265,58 @@ def test_a_model_of_another_length_is_refused_in_words() -> None:
 
 
 def test_a_node_makes_it_from_its_options_and_no_private_vectors() -> None:
-    def private(run: str, dim: int) -> object:
-        raise AssertionError("SASRec has no private vectors.")
-
     options = RunOptions(model="sasrec", seed=SEED, max_length=SHAPE.max_length)
     everybody = np.ones(len(SHARD), np.bool_)
     hosting = ShardHosting(
         SHARD.users, ~everybody, Texts.of_array(SHARD.users), SHARD.num_users, SHARD.num_items, "", SHARD, everybody
     )
-    node = SequenceLearner.of_node(hosting, private, ClientConfig(NodeOptions(), options, {}), torch.device("cpu"))
+    config = ClientConfig(NodeOptions(), options, {})
+    node = RecommenderLearner.of_node(hosting, no_vectors, config, torch.device("cpu"))
     assert_same(node.train(model(), request([1, 2], FULL), keep=True), learner().train(model(), request([1, 2], FULL)))
     assert math.isfinite(float(node.train(model(), request([1])).losses))
     assert node.evaluate(model(), EvaluateRequest(1, NOBODY, "run"))["valid"].sum() == len(SHARD)
 
 
+RECOMMENDER = (
+    "from models.recommenders.recommender import make_recommender; from settings.run import RunOptions; "
+    "make_recommender(RunOptions(model={!r}))"
+)
+
+
 @pytest.mark.parametrize(
-    ("name", "own", "others"),
+    ("name", "made", "own", "others"),
     [
         (
             "mf",
-            "client.learners.factorization",
-            ("client.learners.sasrec", "models.recommenders.sasrec", "models.recommenders.sasrec_cohort"),
+            RECOMMENDER,
+            "models.recommenders.mf",
+            ("client.learners.images", "models.recommenders.sasrec", "models.recommenders.sasrec_cohort"),
         ),
         (
             "sasrec",
-            "client.learners.sasrec",
-            ("client.learners.factorization", "models.recommenders.mf", "models.images.classification"),
+            RECOMMENDER,
+            "models.recommenders.sasrec",
+            ("client.learners.images", "models.recommenders.mf", "models.images.classification"),
         ),
         (
             "lenet",
-            "client.learners.images",
+            "from models.images.classification import make_classifier; make_classifier('lenet', (1, 28, 28), 10)",
+            "models.images.lenet",
             (
-                "client.learners.factorization",
+                "client.learners.recommender",
+                "models.images.resnet",
                 "models.recommenders.mf",
-                "client.learners.sasrec",
+                "models.recommenders.recommender",
                 "models.recommenders.sasrec",
             ),
         ),
     ],
 )
-def test_a_clients_process_loads_its_own_model_alone(name: str, own: str, others: tuple[str, ...]) -> None:
+def test_a_clients_process_loads_its_own_model_alone(name: str, made: str, own: str, others: tuple[str, ...]) -> None:
     program = (
         "import sys, client.app\n"
         f"from client import learner_class; learner_class({name!r})\n"
+        f"{made.format(name)}\n"
         f"assert {own!r} in sys.modules\n"
         f"found = [other for other in {others!r} if other in sys.modules]\n"
         "assert not found, found\n"

@@ -11,16 +11,17 @@ import torch
 
 from client.config import client_config
 from client.hosting import host_interactions
-from client.learners.cohort import cohort_of
-from client.learners.factorization import Factorization
 from client.learners.learner import Learner
-from client.learners.sasrec import SequenceLearner
+from client.learners.recommender import RecommenderLearner
 from client.state.private_vectors import PrivateVectors
 from client.state.store import Store
 from data.interactions import Interactions, from_columns, leave_one_out
 from data.shard import shard_of
 from models.recommenders import sasrec
+from models.recommenders.cohort import cohort_of
+from models.recommenders.mf_recommender import MatrixFactorization
 from models.recommenders.sasrec import Shape
+from models.recommenders.sasrec_recommender import SasRec
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
 from server.simulation import default_options, simulate
 
@@ -40,9 +41,12 @@ SHARD = shard_of(leave_one_out(interactions()), np.arange(7))
 
 def learner(name: str) -> Learner:
     everybody, device = np.ones(len(SHARD), np.bool_), torch.device("cpu")
-    if name == "mf":
-        return Factorization(SHARD, everybody, lambda run, dim: PrivateVectors(Store(None), 7, dim, SEED), SEED, device)
-    return SequenceLearner(SHARD, everybody, SEED, device, SHAPE.max_length)
+    recommender = MatrixFactorization() if name == "mf" else SasRec(SHAPE.max_length)
+
+    def private(run: str, dim: int) -> PrivateVectors:
+        return PrivateVectors(Store(None), 7, dim, SEED)
+
+    return RecommenderLearner(recommender, SHARD, everybody, private, SEED, device)
 
 
 def model(name: str) -> GlobalModel:

@@ -165,7 +165,8 @@ def test_the_images_requirements_install_into_a_clean_environment(tmp_path: Path
     command = [python, "-m", "pip", "install", "--quiet", "-r", PROJECT / "deploy" / "requirements.txt", torch[1]]
     subprocess.run(command, check=True)
     program = (
-        "import client.answers, client.learners.factorization, server.app, deploy.connect, deploy.health, strategies"
+        "import client.answers, client.learners.recommender, models.recommenders.mf_recommender, server.app, "
+        "deploy.connect, deploy.health, strategies"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     subprocess.run([python, "-c", program], cwd=tmp_path, env=environment, check=True)

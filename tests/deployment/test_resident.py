@@ -157,7 +157,8 @@ def test_the_process_that_flower_starts_imports_nothing_heavy() -> None:
 def test_a_node_imports_neither_scipy_nor_ray() -> None:
     program = textwrap.dedent("""
         import sys
-        import client.answers, client.learners.factorization, attacks.recommenders.cluster, data.movielens
+        import client.answers, client.learners.recommender, models.recommenders.mf_recommender
+        import attacks.recommenders.cluster, data.movielens
         heavy = {"scipy", "sklearn", "ray", "pandas", "pyarrow"} & set(sys.modules)
         sys.exit(str(sorted(heavy)) if heavy else 0)
     """)

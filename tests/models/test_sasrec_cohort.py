@@ -11,8 +11,9 @@ from torch import Tensor
 
 from models.recommenders import dropout, sasrec, sasrec_batches, sasrec_cohort
 from models.recommenders.contrastive import ContrastiveDraws
+from models.recommenders.recommender import CohortGradient
 from models.recommenders.sasrec import Shape
-from models.recommenders.sasrec_cohort import CohortGradient, Histories, cohort_gradient
+from models.recommenders.sasrec_cohort import Histories, cohort_gradient
 
 SHAPE = Shape(dim=8, max_length=12, blocks=2)
 NUM_ITEMS = 30

@@ -18,7 +18,7 @@ from server.intake import take_in
 from server.patience import LEAST_PATIENCE, Deadline
 from server.results.run_directory import make_run_directory
 from server.simulation import default_options
-from server.tasks import TASKS
+from server.tasks import make_task
 from server.training import make_strategy
 
 TIMEOUT = 600.0
@@ -114,6 +114,6 @@ def test_offenders_are_quarantined_unless_asked_for_otherwise_where_nodes_are_ot
     config = server_config({**default_options(), "output-dir": str(tmp_path), "quarantine-after": given})
     inner = nodes(960 + 10 * deployed + given)
     grid = FlowersGrid(inner, {}) if deployed else inner
-    strategy = make_strategy(grid, config, make_run_directory(config), TASKS["mf"](config))
+    strategy = make_strategy(grid, config, make_run_directory(config), make_task(config))
     assert strategy.settings.quarantine_after == expected
     assert strategy.settings.round_patience == 4.0

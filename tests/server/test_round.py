@@ -25,7 +25,7 @@ from server.run_settings import RunSettings
 from server.simulation import default_options
 from server.state import RunState
 from server.strategy import FedRec
-from server.tasks import TASKS
+from server.tasks import make_task
 from strategies.rule import Mean, Rule, ServerView
 from strategies.server_model import ServerModel
 
@@ -64,7 +64,7 @@ class Fading(Mean):
 def federation(rule: Rule, kept: str = "memory") -> tuple[LocalGrid, RunState, RunSettings]:
     """Nodes that keep their state in memory or in a folder, and a run that nobody has trained yet."""
     grid = LocalGrid(answers.answer, OPTIONS, 2, kept, next(run_ids))
-    task = TASKS["mf"](server_config(OPTIONS))
+    task = make_task(server_config(OPTIONS))
     model = ServerModel.start(task.first.items, task.first.shared, 0.002, 1e-5)
     loss = server_config(OPTIONS).loss
     settings = RunSettings(discover(grid, 0, 60.0), rule, 0, 20, loss, task.counts, task.metrics, num_rounds=4)

@@ -19,7 +19,7 @@ from protocol.requests import LossOptions, PopulationQuery, TrainRequest
 from server.config import server_config
 from server.grids.local_grid import LocalGrid
 from server.simulation import default_options
-from server.tasks import TASKS
+from server.tasks import make_task
 from settings.options import Scalar
 from strategies import RULES
 
@@ -79,7 +79,7 @@ def test_the_papers_values_are_this_models() -> None:
     chosen = server_config({**default_options(), "model": "sasrec", "defense": "norm-bound"})
     assert chosen.options.learning_rate == 1e-3
     assert chosen.rule().options.threshold == 1.5
-    assert len(TASKS["sasrec"](chosen).first.shared) == 55_040
+    assert len(make_task(chosen).first.shared) == 55_040
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_encoder_is_trained(two_nodes: Path) -> None:
-    first = TASKS["sasrec"](server_config({**default_options(), **BOTH})).first
+    first = make_task(server_config({**default_options(), **BOTH})).first
     trained = model_and_lines(two_nodes)[0]
     assert not torch.equal(trained["items"], first.items)
     # Of 20 positions every one was somebody's newest but one.
@@ -118,7 +118,7 @@ def test_a_round_that_is_asked_for_again_attacks_once(tmp_path: Path) -> None:
     options = {**default_options(), **BOTH, "num-nodes": 1}
     chosen = server_config(options)
     grid = LocalGrid(client.app.app, dict(options), 1, str(tmp_path), run_id=77)
-    model = TASKS["sasrec"](chosen).first
+    model = make_task(chosen).first
     replies = []
     grid.send_and_receive([Message(query_content(PopulationQuery("run")), 1, "query", group_id="0")])
     for server_round in (1, 2, 2, 3):

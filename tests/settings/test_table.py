@@ -129,7 +129,8 @@ def sources(room: str) -> str:
 
 def test_who_reads_an_option_is_who_names_it() -> None:
     """A node sees the whole table; what is declared of its readers must be what the rooms do."""
-    text = {"server": sources("server"), "node": sources("client")}
+    # What a model reads, it reads on both sides: the server draws its first parameters, nodes train it.
+    text = {"server": sources("server") + sources("models"), "node": sources("client") + sources("models")}
     for one in options_of(RunOptions):
         # Plugins' options are read by ``with_plugin_options`` before all others.
         readers = [] if one.field == "plugin_options" else ["server", "node"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +14,7 @@ from data.interactions import ragged_positions, splits_of
 from data.shard import Shard
 from draws import Stream
 from models.recommenders.contrastive import ContrastiveDraws
-from protocol.requests import LossOptions
-
-if TYPE_CHECKING:
-    from models.recommenders.mf import Pairs
+from models.recommenders.loss import LossOptions
 
 Ints = NDArray[np.int64]
 
@@ -86,6 +82,19 @@ class Cohort:
         counts = np.where(self.saturated, 0, self.counts)
         items = self.items[~self.saturated[self.owner]]
         return Cohort(self.shard, self.users, self.slots, splits_of(counts), items, self.whole or self)
+
+    def seen(self, after_valid: bool) -> tuple[Ints, Ints]:
+        """Each user's training items as (n+1,) offsets and items, and then its validation item where that is asked."""
+        if not after_valid:
+            return self.splits, self.items
+        has_valid = self.valid >= 0
+        items = np.insert(self.items, self.splits[1:][has_valid], self.valid[has_valid])
+        return splits_of(self.counts + has_valid), items
+
+    def paired(self, unpaired: int) -> NDArray[np.bool_]:
+        """(N,) which training items remain without the oldest ``unpaired`` ones of each user."""
+        kept: NDArray[np.bool_] = np.arange(len(self.items)) - self.splits[self.owner] >= unpaired
+        return kept
 
     def newest(self, most: int) -> Cohort:
         """The same users with the newest ``most`` training items of each; what they touched stays the same."""
@@ -202,24 +211,6 @@ def negative_items(cohort: Cohort, loss: LossOptions, seed: int, server_round: i
     return cohort.untouched_items(cohort.owner, words)
 
 
-def training_pairs(cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int) -> Pairs:
-    """Each training item with one negative, and what dropout leaves of the three vectors of each pair."""
-    # Here, so that a node that trains another model does not load this one.
-    from models.recommenders.mf import Pairs
-
-    keep = None
-    if loss.dropout:
-        kept = _keep(cohort, Stream.DROPOUT, loss.dropout, seed, server_round, cohort.counts, 3, dim)
-        keep = torch.from_numpy(kept)
-    return Pairs(
-        torch.from_numpy(cohort.splits),
-        torch.from_numpy(cohort.items),
-        torch.from_numpy(negative_items(cohort, loss, seed, server_round)),
-        keep,
-        loss.dropout,
-    )
-
-
 def contrastive_draws(
     cohort: Cohort, loss: LossOptions, seed: int, server_round: int, dim: int
 ) -> ContrastiveDraws | None:
@@ -251,12 +242,14 @@ def contrastive_draws(
     items[:, 2:] = negatives.reshape(-1, width - 1)
     keep = None
     if loss.dropout:
-        kept = _keep(cohort, Stream.CONTRASTIVE_DROPOUT, loss.dropout, seed, server_round, counts, 1 + width, dim)
+        kept = kept_coordinates(
+            cohort, Stream.CONTRASTIVE_DROPOUT, loss.dropout, seed, server_round, counts, 1 + width, dim
+        )
         keep = torch.from_numpy(kept)
     return ContrastiveDraws(torch.from_numpy(splits), torch.from_numpy(items), keep, loss.dropout)
 
 
-def _keep(
+def kept_coordinates(
     cohort: Cohort, stream: Stream, dropout: float, seed: int, server_round: int, counts: Ints, width: int, dim: int
 ) -> NDArray[np.bool_]:
     """(Σ counts, width, dim) bool: which coordinates dropout leaves of each user's ``counts`` examples."""
