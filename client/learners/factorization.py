@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,11 @@ from torch import Tensor
 from attacks.view import Alteration, TrainingPairs
 from client.hosting import ShardHosting, host_interactions
 from client.learners.cohort import Cohort, cohort_of, contrastive_draws, in_parts, training_pairs
-from client.ranking import held_out_histograms
+from client.ranking import held_out_counts
 from client.state.private_vectors import PrivateVectors, Vectors, joined
 from data.shard import Shard
+from metrics import METRICS
+from metrics.metric import Metric
 from models.recommenders.mf import cohort_gradient
 from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 from protocol.updates import Updates, concat, make_updates
@@ -119,8 +121,10 @@ class Factorization:
         vector_gradients = gradient.vectors.cpu() + loss.weight_decay * state.vectors
         return _Part(updates, gradient.losses.cpu(), state, vector_gradients)
 
-    def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
-        """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""
+    def evaluate(
+        self, model: GlobalModel, request: EvaluateRequest, metrics: Sequence[Metric] = METRICS["recommendation"]
+    ) -> dict[str, Tensor]:
+        """What the metrics count of the held-out items, by name."""
         table = model.items.to(self._device)
         private = self._private(request.run, table.shape[1])
 
@@ -129,4 +133,4 @@ class Factorization:
             vectors = state.vectors.to(self._device)
             return vectors, vectors
 
-        return held_out_histograms(table, self._shard, self._evaluated, request.users.numpy(), vectors_of)
+        return held_out_counts(metrics, table, self._shard, self._evaluated, request.users.numpy(), vectors_of)

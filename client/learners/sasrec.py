@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,11 @@ from torch import Tensor
 from attacks.view import Alteration, TrainingPairs
 from client.hosting import ShardHosting, host_interactions
 from client.learners.cohort import Cohort, cohort_of, contrastive_draws, in_parts, negative_items
-from client.ranking import held_out_histograms
+from client.ranking import held_out_counts
 from data.interactions import splits_of
 from data.shard import Shard
+from metrics import METRICS
+from metrics.metric import Metric
 from models.recommenders import dropout
 from models.recommenders.sasrec import Shape
 from models.recommenders.sasrec_cohort import Histories, cohort_gradient
@@ -75,8 +78,10 @@ class SequenceLearner:
         parts = [self._train(model, part, request, alter) for part in in_parts(self._shard, users)]
         return TrainReply(concat([part.updates for part in parts]), torch.cat([part.losses for part in parts]))
 
-    def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
-        """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""
+    def evaluate(
+        self, model: GlobalModel, request: EvaluateRequest, metrics: Sequence[Metric] = METRICS["recommendation"]
+    ) -> dict[str, Tensor]:
+        """What the metrics count of the held-out items, by name."""
         model = model.to(self._device)
 
         def vectors_of(cohort: Cohort) -> tuple[Tensor, Tensor]:
@@ -85,7 +90,7 @@ class SequenceLearner:
             later = cohort.splits + np.arange(len(cohort.splits))
             return self._last_hidden(model, cohort.splits, cohort.items), self._last_hidden(model, later, items)
 
-        return held_out_histograms(model.items, self._shard, self._evaluated, request.users.numpy(), vectors_of)
+        return held_out_counts(metrics, model.items, self._shard, self._evaluated, request.users.numpy(), vectors_of)
 
     def _train(self, model: GlobalModel, users: Ints, request: TrainRequest, alter: Alteration | None) -> TrainReply:
         loss, now, dim = request.loss, request.server_round, model.items.shape[1]
