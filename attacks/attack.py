@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from attacks.view import AttackerView
+from metrics.metric import Metric
 from protocol.updates import Updates
 
 
@@ -38,6 +40,13 @@ class Attack(ABC):
     @abstractmethod
     def poison(self, view: AttackerView) -> Updates:
         """What the selected malicious users upload, one update for each of ``view.selected``, in that order."""
+
+    def metrics(self) -> Sequence[Metric]:
+        """What this attack is measured by, beside the metrics of every run: counted by all nodes for benign users.
+
+        Asked of an attack that has only its options, on the server and on every node: both must get the same.
+        """
+        return ()
 
     def state(self) -> dict[str, float]:
         """What must survive until the next round, as numbers by name; also what the log shows of the attack."""

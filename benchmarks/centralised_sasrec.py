@@ -21,10 +21,10 @@ from torch.nn import functional
 
 import data
 import draws
-from client.ranking import held_out_ranks
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
 from draws import Stream
+from metrics.ranked import HeldOut, ranked
 from models.recommenders import dropout, sasrec
 from models.recommenders.cohort import Cohort, cohort_of
 from models.recommenders.sasrec import Shape
@@ -101,7 +101,8 @@ def _evaluate(table: Tensor, shared: Tensor, shape: Shape, shard: Shard) -> list
     histories = [(cohort.splits, cohort.items), _with_last(cohort, valid)]
     for (splits, items), target, masked in zip(histories, (valid, test), (np.full_like(valid, -1), valid), strict=True):
         hidden = last_hidden(table, shared, shape, torch.from_numpy(splits), torch.from_numpy(items))
-        ranks = held_out_ranks(table, hidden, cohort, target, masked)
+        held_out = HeldOut(cohort.users, cohort.splits, cohort.items, target, masked)
+        ranks = torch.cat([block.ranks for block in ranked(table, hidden, held_out)])
         top = ranks <= 5
         metrics += [top.double().mean().item(), (top / (ranks + 1.0).log2()).double().mean().item()]
     return metrics

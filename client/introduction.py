@@ -29,7 +29,7 @@ def introduce(content: RecordDict, context: Context) -> RecordDict:
         store = store_of(context, config, query.run)
         with store.begin():
             store.begin_run(query.resumed_at, afresh=query.afresh)
-    return hosted_content(node_of(context, query.run).hosted())
+    return hosted_content(node_of(context, query.run).hosted(query.attack_metrics))
 
 
 def _keep(agreement: Agreement, query: PopulationQuery, config: ClientConfig, context: Context) -> None:

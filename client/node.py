@@ -21,6 +21,9 @@ from client.learners.learner import Learner
 from client.state.about import HostedUsers, about, keep_about
 from client.state.private_vectors import PrivateVectors
 from client.state.store import FILE, Store
+from metrics import METRICS
+from metrics.metric import Metric
+from models import MODELS
 from protocol.fingerprint import code_fingerprint
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
@@ -39,13 +42,23 @@ class Node:
         self._users = HostedUsers(self.hosting.users, self.hosting.ids)
         self.learner: Learner = kind.of_node(self.hosting, self.private, config, _device(config.node.device))
 
-    def hosted(self) -> Hosted:
-        """What the node says of itself. Raises ``OptionError`` where it has no such attack as it is to carry out."""
+    def hosted(self, attack_metrics: bool = False) -> Hosted:
+        """What the node says of itself.
+
+        Raises ``OptionError`` where it has no such attack as it is to carry out, or to count the metrics of.
+        """
         here = self.hosting
-        if here.malicious.any():
+        if here.malicious.any() or attack_metrics:
             make_attack(self.config.run.attack, self.config.run_config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
         return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint(), here.data_digest)
+
+    def metrics(self, attack_metrics: bool) -> tuple[Metric, ...]:
+        """What the node counts in an evaluation, with the attack's own metrics where they are asked for."""
+        own = METRICS[MODELS[self.config.run.model].task]
+        if not attack_metrics:
+            return own
+        return (*own, *make_attack(self.config.run.attack, self.config.run_config).metrics())
 
     @contextmanager
     def serving(self, request: TrainRequest | EvaluateRequest) -> Iterator[None]:

@@ -6,7 +6,9 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-ROOMS = ("draws.py", "robust_fedrec", "settings", "data", "models", "protocol", "attacks", "strategies", "client")
+ROOMS = (
+    "draws.py", "robust_fedrec", "settings", "data", "models", "metrics", "protocol", "attacks", "strategies", "client",
+)  # fmt: skip
 """What a node's answers depend on: the files and folders that it imports from."""
 
 

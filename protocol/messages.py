@@ -10,6 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
+from metrics.metric import CountLimits
 from protocol.admission import Admitted, Limits, UnreadableError, admit
 from protocol.arrays import MOST_BEFORE_NUMBERS, to_array, to_tensor
 from protocol.requests import (
@@ -63,12 +64,19 @@ def request_content(model: ArrayRecord, request: TrainRequest | EvaluateRequest)
     }
     if isinstance(request, TrainRequest):
         fields["upload-dtype"] = request.upload_dtype
+    else:
+        fields["attack-metrics"] = request.attack_metrics
     return RecordDict({"model": model, "users": _record({"users": request.users}), "request": ConfigRecord(fields)})
 
 
 def query_content(query: PopulationQuery) -> RecordDict:
     """A population query's content."""
-    fields = {"run": query.run, "resumed-at": list(query.resumed_at), "afresh": query.afresh}
+    fields = {
+        "run": query.run,
+        "resumed-at": list(query.resumed_at),
+        "afresh": query.afresh,
+        "attack-metrics": query.attack_metrics,
+    }
     return RecordDict({"query": ConfigRecord(fields)})  # type: ignore[arg-type]
 
 
@@ -78,7 +86,7 @@ def read_query(content: RecordDict) -> PopulationQuery:
         return PopulationQuery()
     fields: dict[str, Any] = dict(_config(content, "query").items())
     resumed_at = tuple(int(number) for number in fields["resumed-at"])
-    return PopulationQuery(str(fields["run"]), resumed_at, bool(fields["afresh"]))
+    return PopulationQuery(str(fields["run"]), resumed_at, bool(fields["afresh"]), bool(fields["attack-metrics"]))
 
 
 def read_model(content: RecordDict) -> GlobalModel:
@@ -96,7 +104,8 @@ def read_train_request(content: RecordDict) -> TrainRequest:
 
 def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
     """The inverse of ``request_content`` for an evaluate message."""
-    return EvaluateRequest(*_read_request(content))
+    attack_metrics = bool(_config(content, "request").get("attack-metrics"))
+    return EvaluateRequest(*_read_request(content), attack_metrics=attack_metrics)
 
 
 def train_reply_content(
@@ -143,22 +152,24 @@ def counts_content(counts: Mapping[str, Tensor], server_round: int) -> RecordDic
     return RecordDict({"counts": _record(counts), "reply": ConfigRecord({"server-round": server_round})})
 
 
-def read_counts(content: RecordDict, expected: Mapping[str, int], server_round: int, most: int) -> dict[str, Tensor]:
-    """The counts by name, each of the length expected and of no more than ``most`` users together.
+def read_counts(
+    content: RecordDict, expected: Mapping[str, CountLimits], server_round: int, users: int
+) -> dict[str, Tensor]:
+    """The counts by name, each of the length expected, and together no more than so many ``users`` can add up to.
 
     Raises ``UnreadableError``.
     """
-    _check_size(content, sum(MOST_BEFORE_NUMBERS + 8 * length for length in expected.values()))
+    _check_size(content, sum(MOST_BEFORE_NUMBERS + 8 * limits.length for limits in expected.values()))
     _check_round(content, server_round)
     arrays = _arrays(content, "counts")
     if set(arrays) != set(expected):
         raise UnreadableError(f"counts {_shown(sorted(arrays))}, expected {sorted(expected)}")
     counts = {name: to_tensor(arrays[name], np.int64, 1) for name in expected}
-    for name, length in expected.items():
-        values = counts[name]
+    for name, limits in expected.items():
+        values, length, most = counts[name], limits.length, limits.per_user * users
         # Each by itself before their sum, which could wrap round.
         if len(values) != length or bool(((values < 0) | (values > most)).any()) or int(values.sum()) > most:
-            raise UnreadableError(f"{name!r} is not a list of {length} counts of at most {most} users")
+            raise UnreadableError(f"{name!r} is not a list of {length} counts of at most {users} users")
     return counts
 
 

@@ -11,9 +11,6 @@ from models.recommenders.loss import LossOptions as LossOptions
 from protocol.updates import Updates
 from protocol.upload_dtype import UploadDtype
 
-MOST_RANKS = 20
-"""A rank histogram tells ranks 1 to 20 apart and counts the rest together: 21 counts."""
-
 
 @dataclass(frozen=True)
 class GlobalModel:
@@ -49,7 +46,8 @@ class TrainRequest:
 class EvaluateRequest:
     """Evaluate the model after this round for ``users`` (n,) int64, or for all the node's where there are none.
 
-    ``resumed_at`` and ``keep_from``: see ``TrainRequest``.
+    ``resumed_at`` and ``keep_from``: see ``TrainRequest``; ``attack_metrics``: count what the attack's own metrics
+    count, too.
     """
 
     server_round: int
@@ -58,6 +56,7 @@ class EvaluateRequest:
     loss: LossOptions = field(default_factory=LossOptions)
     resumed_at: tuple[int, ...] = ()
     keep_from: int = 0
+    attack_metrics: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,13 @@ class PopulationQuery:
 
     ``run`` names the private state that is begun or gone on with, "" where none is asked for; ``resumed_at``: see
     ``TrainRequest``. ``afresh``: go on with new private state where the node's is gone, which else is an error
-    whose text has "The node's state".
+    whose text has "The node's state". ``attack_metrics``: evaluations will ask for the metrics of the attack.
     """
 
     run: str = ""
     resumed_at: tuple[int, ...] = ()
     afresh: bool = False
+    attack_metrics: bool = False
 
 
 @dataclass(frozen=True)

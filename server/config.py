@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from attacks import attack_class
+from attacks import attack_class, make_attack
 from attacks.attack import is_attacked
 from attacks.images.poison_data import PoisonOptions
 from data.columns import parse_columns
+from metrics import METRICS
+from metrics.counting import require_usable
+from metrics.metric import Metric
 from models import MODELS
 from models.images.classification import LocalTraining
 from protocol.requests import LossOptions
@@ -49,6 +52,18 @@ class ServerConfig:
     def rules(self) -> Iterator[Rule]:
         """The rules of that chain one by one, the outermost first."""
         return links(self.rule())
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """What nodes count in an evaluation: the task's metrics, the first of which selects the best round, and then
+        the attack's own, whether anybody is malicious or not.
+        """
+        return (*METRICS[MODELS[self.options.model].task], *self.attack_metrics())
+
+    def attack_metrics(self) -> tuple[Metric, ...]:
+        """The metrics that the attack brings along."""
+        if self.options.attack == "none":
+            return ()
+        return tuple(make_attack(self.options.attack, self.run_config).metrics())
 
     @property
     def output_dir(self) -> Path:
@@ -92,6 +107,7 @@ def server_config(run_config: RunConfig) -> ServerConfig:
     if is_chosen(options.defense):
         read(FlWbcOptions, run_config, PREFIX)
     _require_known(given, config)
+    _require_countable(config)
     return config
 
 
@@ -112,6 +128,14 @@ def _require_offered(config: ServerConfig) -> None:
         fits = not rule.needs or rule.needs in MODELS[model].offers
         expected = f"rules that fit model = {model!r}: {rule.name} needs {rule.needs}, which that model does not have"
         require(fits, "defense", config.options.defense, expected)
+
+
+def _require_countable(config: ServerConfig) -> None:
+    """Refuse an attack's own metrics where nodes have nothing to count, or with names that others have."""
+    model, attack, own = config.options.model, config.options.attack, config.attack_metrics()
+    expected = f"an attack without metrics of its own: with model = {model!r} nodes have no held-out items to count"
+    require(not own or MODELS[model].task == "recommendation", "attack", attack, expected)
+    require_usable(config.metrics(), f"attack = {attack!r}")
 
 
 def _require_known(plugin_options: set[str], config: ServerConfig) -> None:

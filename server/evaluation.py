@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 import draws
 from draws import Stream
+from metrics.counting import Metrics, count_limits, metrics_of, no_counts
 from protocol.admission import UnreadableError
 from protocol.foreign_text import shown
 from protocol.messages import read_counts, size_of
@@ -31,7 +32,7 @@ def evaluate(state: RunState, grid: Grid, settings: RunSettings) -> Counted:
 
 def evaluated(state: RunState, settings: RunSettings) -> Asked:
     """The nodes that host a benign user, with the users to evaluate, none for all; nobody where nothing is counted."""
-    if not settings.counts:
+    if not settings.metrics:
         return {}
     population = settings.population
     everybody = dict.fromkeys(population.honest_nodes.tolist(), torch.empty(0, dtype=torch.int64))
@@ -44,7 +45,9 @@ def evaluated(state: RunState, settings: RunSettings) -> Asked:
 def evaluate_messages(state: RunState, asked: Asked, settings: RunSettings) -> list[Message]:
     """One message to each node."""
     requests = {
-        node: EvaluateRequest(state.round, users, state.run, settings.loss, state.resumed_at, state.keep_from)
+        node: EvaluateRequest(
+            state.round, users, state.run, settings.loss, state.resumed_at, state.keep_from, settings.attack_metrics
+        )
         for node, users in asked.items()
     }
     return as_messages("evaluate", requests, state.arrays, settings.evaluate_config)
@@ -54,8 +57,8 @@ def add_up(
     state: RunState, asked: Asked, sent: Iterable[Message], replies: Iterable[Message], settings: RunSettings
 ) -> Counted:
     """The nodes' counts in one. A node cannot count more users than it was asked for."""
-    expected = settings.counts
-    totals = {name: torch.zeros(length, dtype=torch.int64) for name, length in expected.items()}
+    num_items = len(state.model.items)
+    expected, totals = count_limits(settings.metrics, num_items), no_counts(settings.metrics, num_items)
     failed = dict.fromkeys(asked, "no answer")
     up, of_users = 0, 0
     for reply in replies:
@@ -78,3 +81,10 @@ def add_up(
             totals[name] += counts[name]
     down = sum(size_of(message.content) for message in sent)
     return Counted({name: counts.tolist() for name, counts in totals.items()}, failed, of_users, down, up)
+
+
+def metrics_by_part(state: RunState, counted: Counted, settings: RunSettings) -> Metrics:
+    """The numbers of an evaluation by part: what the nodes' counts say, or what the server measures by itself."""
+    if settings.measured is not None:
+        return settings.measured(state.global_model)
+    return metrics_of(settings.metrics, counted.totals)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from flwr.app import ConfigRecord
 from torch import Tensor
 
+from metrics.counting import Metrics
+from metrics.metric import Metric, Selection
 from protocol.requests import GlobalModel, LossOptions
 from protocol.upload_dtype import UploadDtype
 from server.population.population import Population
 from strategies.rule import Rule
-
-Metrics = Mapping[str, Mapping[str, float | None]]
-
-
-def _no_metrics(totals: Mapping[str, Any], model: GlobalModel) -> Metrics:
-    return {}
 
 
 def _never(server_round: int) -> bool:
@@ -29,11 +24,12 @@ def _never(server_round: int) -> bool:
 class RunSettings:
     """Who takes part, by which rule their updates are combined, and what is asked of them.
 
-    ``counts``: the lengths of the counts that an evaluation returns, by name, and ``metrics`` what the server makes of
-    their totals and the model, by part (``valid``, ``test``); the best round has the highest ``selection`` on
-    ``valid``; ``min_updates``: a round with fewer valid updates leaves the model as it is; ``eval_users``: how many
-    benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that failed or had a user rejected in so
-    many of its rounds in a row is not asked again, 0 for never; ``upload_dtype``: what updates travel in;
+    ``metrics``: what nodes count in an evaluation, and ``attack_metrics`` whether some of them are the attack's;
+    ``measured``: what the server measures of a model by itself, by part (``valid``, ``test``); ``selection``: what
+    selects the best round; ``min_updates``: a round with fewer valid updates leaves the model as it is;
+    ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that failed or had
+    a user rejected in so many of its rounds in a row is not asked again, 0 for never; ``upload_dtype``: what updates
+    travel in;
     ``round_timeout``: seconds that replies are waited for, in training with ``round_patience`` (see ``Deadline``);
     ``value_bound``: see ``cohort_bounds``; ``accuracy``: of shared parameters (p,) on the server's validation set,
     where it has one; ``own_update``: what training on that set makes of them in a round, as a difference (p,);
@@ -47,9 +43,10 @@ class RunSettings:
     seed: int
     clients_per_round: int
     loss: LossOptions
-    counts: Mapping[str, int]
-    metrics: Callable[[Mapping[str, Any], GlobalModel], Metrics] = _no_metrics
-    selection: str = ""
+    metrics: tuple[Metric, ...] = ()
+    selection: Selection = Selection()  # noqa: RUF009
+    measured: Callable[[GlobalModel], Metrics] | None = None
+    attack_metrics: bool = False
     max_examples: int = 1_000_000
     value_bound: float = 0.0
     min_updates: int = 1

@@ -14,8 +14,9 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from metrics.counting import users_counted
 from protocol.messages import read_model
-from server.evaluation import add_up, evaluate, evaluate_messages, evaluated
+from server.evaluation import add_up, evaluate, evaluate_messages, evaluated, metrics_by_part
 from server.grids.direct_grid import DirectGrid
 from server.journal import Journal
 from server.outcome import Counted, RoundOutcome
@@ -126,10 +127,10 @@ class FedRec(Strategy):
     def _line(self, state: RunState, outcome: RoundOutcome, counted: Counted, seconds: float) -> dict[str, Any]:
         return {
             "round": state.round,
-            **self.settings.metrics(counted.totals, state.global_model),
+            **metrics_by_part(state, counted, self.settings),
             "loss": outcome.intake.mean_loss,
             "of_users": counted.of_users,
-            "counted": {name: sum(counts) for name, counts in counted.totals.items()},
+            "counted": users_counted(self.settings.metrics, counted.totals),
             "failed_nodes": {str(node): reason for node, reason in counted.failed.items()},
             "seconds": round(time.monotonic() - self._began, 3),
             "evaluation_seconds": round(seconds, 3),
@@ -146,7 +147,7 @@ class FedRec(Strategy):
     def _tell_unknown(self, state: RunState, counted: Counted) -> None:
         """Say once that an evaluation has no value, and why."""
         selection, last = self.settings.selection, state.tally.evaluations[-1]
-        if self._told_unknown or not selection or (last["valid"] or {}).get(selection) is not None:
+        if self._told_unknown or not selection.name or selection.value(last) is not None:
             return
         self._told_unknown = True
         log(WARNING, "The evaluation after round %d is unknown: %s.", state.round, _why_unknown(counted))
@@ -208,7 +209,7 @@ class FedRec(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """The metrics of all nodes' counts together."""
         self.counted = add_up(self.state, self._asked, self._sent, replies, self.settings)
-        return _record(self.settings.metrics(self.counted.totals, self.state.global_model))
+        return _record(metrics_by_part(self.state, self.counted, self.settings))
 
     def _adopt(self, arrays: ArrayRecord) -> None:
         """Train on from these arrays, where they are others than those of the state."""

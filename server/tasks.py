@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +14,14 @@ from data import load
 from data.digest import shard_digest
 from data.interactions import Interactions, require_trainable
 from data.shard import load_shard
+from metrics.counting import Metrics
+from metrics.metric import Metric, Selection, selection_of
 from models import MODELS
 from models.recommenders.recommender import make_recommender
-from protocol.requests import MOST_RANKS, GlobalModel
+from protocol.requests import GlobalModel
 from server.config import ServerConfig
 from server.population.catalogue import Catalogue
-from server.results.metrics import ranking_metrics
 from strategies.server_model import Optimizer
-
-Metrics = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -31,19 +29,19 @@ class Task:
     """One kind of model to train, on the data of one run.
 
     ``catalogue``: who may take part; ``first``: the global model before the first round, and ``optimizer`` what steps
-    it; ``counts``: the lengths of what nodes count in an evaluation, none where the server needs no node for it;
-    ``metrics`` makes metrics by part (``valid``, ``test``) of the counts' totals and the model; the best round has the
-    highest ``selection`` on ``valid``; ``shown``: test metrics that progress tells; ``accuracy``
+    it; ``metrics``: what nodes count in an evaluation, none where the server needs no node for it;
+    ``measured`` gives the numbers that the server measures of a model by itself, by part (``valid``, ``test``);
+    ``selection``: which number selects the best round; ``shown``: test metrics that progress tells; ``accuracy``
     and ``own_update``: see ``server.run_settings.RunSettings``;
     ``notice``: what whoever reads a result of this data must know.
     """
 
     catalogue: Catalogue
     first: GlobalModel
-    counts: Mapping[str, int]
-    metrics: Callable[[Mapping[str, Any], GlobalModel], Metrics]
-    selection: str
+    metrics: tuple[Metric, ...]
+    selection: Selection
     shown: tuple[str, ...]
+    measured: Callable[[GlobalModel], Metrics] | None = None
     optimizer: Optimizer = "adam"
     accuracy: Callable[[Tensor], float] | None = None
     own_update: Callable[[Tensor, int], Tensor] | None = None
@@ -54,14 +52,13 @@ def _recommendation(config: ServerConfig) -> Task:
     options = config.options
     interactions = load(options.dataset, options.data_dir or None, options.columns)
     require_trainable(interactions)
-    recommender = make_recommender(options)
+    recommender, metrics = make_recommender(options), config.metrics()
     return Task(
         catalogue=Catalogue(interactions.user_ids, interactions.item_ids, partial(_digest, interactions)),
         first=GlobalModel(*recommender.initial(interactions.num_items, options.embedding_dim, options.seed)),
-        counts={"valid": MOST_RANKS + 1, "test": MOST_RANKS + 1},
-        metrics=_ranking,
-        selection="hr@5",
-        shown=("hr@5", "ndcg@5"),
+        metrics=metrics,
+        selection=selection_of(metrics),
+        shown=tuple(name for metric in metrics for name in metric.shown),
     )
 
 
@@ -72,10 +69,6 @@ def _digest(interactions: Interactions, users: NDArray[np.int64]) -> str:
     return shard_digest(load_shard(interactions, users), interactions.user_ids[users], interactions.item_ids)
 
 
-def _ranking(counts: Mapping[str, Any], model: GlobalModel) -> Metrics:
-    return {part: ranking_metrics(counts[part]) for part in ("valid", "test")}
-
-
 def _classification(config: ServerConfig) -> Task:
     # Imported where it is used: a recommender's server has no images.
     from server.classification import TestBench
@@ -84,10 +77,10 @@ def _classification(config: ServerConfig) -> Task:
     return Task(
         catalogue=bench.catalogue,
         first=bench.first,
-        counts={},
-        metrics=lambda counts, model: bench.metrics(model.shared),
-        selection="accuracy",
+        metrics=config.metrics(),
+        selection=Selection("accuracy"),
         shown=("accuracy", "attack_success"),
+        measured=lambda model: bench.metrics(model.shared),
         optimizer="sgd",
         accuracy=bench.accuracy,
         own_update=bench.own_update,

@@ -69,7 +69,7 @@ def make_strategy(grid: Grid, config: ServerConfig, directory: Path, task: Task)
     # Nodes may keep state of an earlier run of the same name: the number tells the two apart.
     run = found.state.run if found else f"{directory.name}-{secrets.token_hex(4)}"
     resumed_at = (*checkpoints.resumes(), found.state.round) if found else ()
-    query = PopulationQuery(run, resumed_at, options.resume_without_state)
+    query = PopulationQuery(run, resumed_at, options.resume_without_state, bool(config.attack_metrics()))
     population = discover(grid, options.min_nodes, options.node_timeout, task.catalogue, expected, query)
     settings = _settings(config, task, population, isinstance(grid, DirectGrid) or is_simulated(grid))
     about = {
@@ -122,9 +122,10 @@ def _settings(config: ServerConfig, task: Task, population: Population, simulate
         seed=options.seed,
         clients_per_round=size,
         loss=config.loss,
-        counts=task.counts,
         metrics=task.metrics,
         selection=task.selection,
+        measured=task.measured,
+        attack_metrics=bool(config.attack_metrics()),
         max_examples=options.max_examples,
         value_bound=options.value_bound,
         min_updates=options.min_updates,

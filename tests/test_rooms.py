@@ -15,22 +15,24 @@ BELOW = {
     "draws": set[str](),
     "data": {"settings", "draws"},
     "models": {"settings", "draws", "data"},
-    "protocol": {"settings", "draws", "data", "models"},
-    "attacks": {"settings", "draws", "data", "models", "protocol"},
-    "strategies": {"settings", "draws", "data", "models", "protocol"},
-    "client": {"settings", "draws", "data", "models", "protocol", "attacks", "strategies"},
-    "server": {"settings", "draws", "data", "models", "protocol", "attacks", "strategies"},
-    "experiments": {"settings", "draws", "data", "models", "protocol", "attacks", "strategies", "server"},
-}
+    "metrics": {"settings", "draws", "data", "models"},
+    "protocol": {"settings", "draws", "data", "models", "metrics"},
+    "attacks": {"settings", "draws", "data", "models", "metrics", "protocol"},
+    "strategies": {"settings", "draws", "data", "models", "metrics", "protocol"},
+    "client": {"settings", "draws", "data", "models", "metrics", "protocol", "attacks", "strategies"},
+    "server": {"settings", "draws", "data", "models", "metrics", "protocol", "attacks", "strategies"},
+    "experiments": {
+        "settings", "draws", "data", "models", "metrics", "protocol", "attacks", "strategies", "client", "server",
+    },
+}  # fmt: skip
 """What each room may import besides itself."""
 
 EXCEPTIONS = {
     ("server/grids/engine.py", "client"): "the engine `local` calls the ClientApp in this process",
-    ("experiments/papers/groups.py", "client"): "it ranks as nodes do",
 }
 
-PURE = ("settings", "draws", "data", "models", "attacks/recommenders", "attacks/updates", "attacks/images",
-        "strategies/rules", "strategies/sparse")  # fmt: skip
+PURE = ("settings", "draws", "data", "models", "metrics", "attacks/recommenders", "attacks/updates",
+        "attacks/images", "strategies/rules", "strategies/sparse")  # fmt: skip
 """Rooms that import neither Flower nor Ray."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from data.images.files import image_set
 from data.images.image_set import Examples, ImageSet, Indices, allot
 from data.texts import Texts
 from draws import Stream
+from metrics.metric import Metric
 from models.images.classification import LocalTraining, fit, make_classifier
 from models.threads import one_thread
 from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
@@ -125,7 +126,9 @@ class ImageLearner:
         )
         return TrainReply(updates, torch.tensor([one.loss for one in trained], dtype=torch.float32))
 
-    def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
+    def evaluate(
+        self, model: GlobalModel, request: EvaluateRequest, metrics: Sequence[Metric] = ()
+    ) -> dict[str, Tensor]:
         """Nothing: the test images are the server's."""
         return {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from attacks.view import Alteration
 from client.config import ClientConfig
 from client.state.private_vectors import PrivateVectors
+from metrics.metric import Metric
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 
 
@@ -36,8 +37,8 @@ class Learner(Protocol):
         it is.
         """
 
-    def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
-        """Counts and sums by name, each of which adds up over nodes."""
+    def evaluate(self, model: GlobalModel, request: EvaluateRequest, metrics: Sequence[Metric]) -> dict[str, Tensor]:
+        """What the metrics count, by name; counts add up over nodes."""
 
 
 class LearnerClass(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from attacks.view import Alteration, TrainingPairs
 from client.hosting import ShardHosting, host_interactions
-from client.ranking import held_out_histograms
+from client.ranking import held_out_counts
 from client.state.private_vectors import PrivateVectors, Vectors, joined
 from data.interactions import splits_of
 from data.shard import Shard
+from metrics import METRICS
+from metrics.metric import Metric
 from models.recommenders.cohort import Cohort, cohort_of, in_parts
 from models.recommenders.recommender import Recommender, Training, make_recommender
 from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
@@ -92,8 +94,10 @@ class RecommenderLearner:
             private.step(users, state, gradients, request.server_round, request.loss.learning_rate)
         return TrainReply(concat([part.updates for part in parts]), torch.cat([part.losses for part in parts]))
 
-    def evaluate(self, model: GlobalModel, request: EvaluateRequest) -> dict[str, Tensor]:
-        """Rank histograms of the held-out items: ``valid`` and ``test``, each as ``rank_histogram`` gives it."""
+    def evaluate(
+        self, model: GlobalModel, request: EvaluateRequest, metrics: Sequence[Metric] = METRICS["recommendation"]
+    ) -> dict[str, Tensor]:
+        """What the metrics count of the held-out items, by name."""
         model = model.to(self._device)
         private = self._private_vectors(model, request.run)
 
@@ -106,7 +110,7 @@ class RecommenderLearner:
                 self._recommender.user_vectors(model.items, model.shared, cohort, own.to(self._device), True),
             )
 
-        return held_out_histograms(model.items, self._shard, self._evaluated, request.users.numpy(), vectors_of)
+        return held_out_counts(metrics, model.items, self._shard, self._evaluated, request.users.numpy(), vectors_of)
 
     def _train(
         self,

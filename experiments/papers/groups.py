@@ -19,31 +19,20 @@ from client.recommend import read_model
 from client.state.about import kept_states, kept_users, opened, read_about, states_of
 from client.state.private_vectors import PrivateVectors
 from data import load
-from data.interactions import ragged_positions
 from data.partition import never_evaluated
 from data.shard import Shard, load_shard
 from experiments.report.sheet import Sheet
+from metrics.counting import Metrics, add_counts, metrics_of, no_counts
+from metrics.coverage import Coverage
+from metrics.groups import RankingByGroup, by_activity, by_popularity
+from metrics.ranked import HeldOut, ranked
+from metrics.ranking import Ranking, ranking_metrics
 from settings.options import OptionError
 
 TOP = 5
 GROUPS = 5
-USERS_AT_ONCE = 512
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """The evaluated users' test items and lists: ``rank`` (n,) of each test item, ``top`` (n, 5) recommended items,
-    ``activity`` (n,) training items of the user, ``target`` (n,) the test item; ``popularity`` (num_items,) training
-    interactions of every item, over all users.
-    """
-
-    rank: Ints
-    top: Ints
-    activity: Ints
-    target: Ints
-    popularity: Ints
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,21 @@ class Group:
     ndcg: float
 
 
-def rank_run(run: Path) -> Ranked:
+@dataclass(frozen=True)
+class Breakdown:
+    """A run's evaluated ``users`` at its last model, in groups of about equally many, those with the least first.
+
+    ``metrics``: of all of them together on ``test``, the coverage of ``num_items`` items among them.
+    """
+
+    activity: list[Group]
+    popularity: list[Group]
+    metrics: Metrics
+    users: int
+    num_items: int
+
+
+def break_down(run: Path) -> Breakdown:
     """Rank the test items of a run's evaluated users at its last model. Raises ``OptionError`` where that cannot be."""
     try:
         options = json.loads((run / "config.json").read_text(encoding="utf-8"))["options"]
@@ -70,53 +73,36 @@ def rank_run(run: Path) -> Ranked:
     unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], options["seed"])
     model = read_model(run / "model.safetensors")
     table = model.rows
-    parts = list[tuple[Ints, Ints, Ints, Ints]]()
     elsewhere = options["state-dir"]
     states = states_of(model.run, kept_states(Path(elsewhere) if elsewhere else run / "nodes"))
+    parts = list[tuple[torch.Tensor, HeldOut]]()
     for users, vectors in _private(states, summary["rounds"], table.shape[1]):
         chosen = ~np.isin(users, unseen)
         shard = load_shard(interactions, users[chosen])
         whole = (shard.valid >= 0) & (shard.test >= 0)
-        shard, kept = load_shard(interactions, shard.users[whole]), vectors[chosen][whole]
-        parts += list(_ranked(table, kept, shard))
+        parts.append((vectors[chosen][whole], _test_items(load_shard(interactions, shard.users[whole]))))
     if not parts:
         raise OptionError(
             f"{run} kept no private vectors: train on the engine ray or local, or with "
             "state-dir, and with checkpoint-every above 0."
         )
     everybody = load_shard(interactions, np.arange(interactions.num_users))
-    popularity = np.bincount(everybody.train_items, minlength=len(table))
-    rank, top, activity, target = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Ranked(rank, top, activity, target, popularity)
-
-
-def by_activity(ranked: Ranked) -> list[Group]:
-    """Groups of about equally many users, the least active first."""
-    return _groups(ranked.rank, ranked.activity)
-
-
-def by_popularity(ranked: Ranked) -> list[Group]:
-    """Groups of about equally many users, those with the least popular test items first."""
-    return _groups(ranked.rank, ranked.popularity[ranked.target])
-
-
-def coverage(ranked: Ranked) -> float:
-    """The share of all items that stand in anybody's top five."""
-    return len(np.unique(ranked.top)) / len(ranked.popularity)
+    return _broken_down(table, parts, np.bincount(everybody.train_items, minlength=len(table)))
 
 
 def groups_sheet(run: Path) -> Sheet:
     """A run's table of groups."""
-    ranked = rank_run(run)
+    found = break_down(run)
     rows, records = list[list[str]](), list[dict[str, object]]()
-    found = {"activity (training items)": by_activity(ranked), "popularity of the test item": by_popularity(ranked)}
-    for kind, groups in found.items():
+    kinds = {"activity (training items)": found.activity, "popularity of the test item": found.popularity}
+    for kind, groups in kinds.items():
         for group in groups:
             texts = [f"{group.fewest} to {group.most}", str(group.users), f"{group.hit_ratio:.4f}", f"{group.ndcg:.4f}"]
             rows.append([kind, *texts])
             records.append({"by": kind, **vars(group)})
-    text = f"{len(ranked.rank)} evaluated users at the last model; {coverage(ranked):.1%} of the "
-    text += f"{len(ranked.popularity)} items stand in somebody's top {TOP}."
+    coverage = found.metrics["test"][f"coverage@{TOP}"] or 0.0
+    text = f"{found.users} evaluated users at the last model; {coverage:.1%} of the "
+    text += f"{found.num_items} items stand in somebody's top {TOP}."
     return Sheet(f"For whom: {run.resolve().name}", ["by", "range", "users", "HR@5", "NDCG@5"], rows, records, [text])
 
 
@@ -133,34 +119,42 @@ def _private(states: Sequence[Path], rounds: int, dim: int) -> Iterator[tuple[In
         yield users, vectors
 
 
-def _ranked(table: torch.Tensor, vectors: torch.Tensor, shard: Shard) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
-    for start in range(0, len(shard), USERS_AT_ONCE):
-        places = np.arange(start, min(start + USERS_AT_ONCE, len(shard)))
-        scores = vectors[start : start + USERS_AT_ONCE] @ table.T
-        target = torch.from_numpy(shard.test[places].astype(np.int64)).unsqueeze(1)
-        goal = scores.gather(1, target)
-        counts = shard.num_examples[places]
-        owner = np.repeat(np.arange(len(places)), counts)
-        items = shard.train_items[ragged_positions(shard.train_splits[places], counts)]
-        scores[owner, items.astype(np.int64)] = -torch.inf
-        scores[np.arange(len(places)), shard.valid[places].astype(np.int64)] = -torch.inf
-        # A test item that the user had before stays a candidate.
-        scores.scatter_(1, target, goal)
-        rank = (scores >= goal).sum(1)
-        yield rank.numpy(), scores.topk(TOP).indices.numpy(), counts, target[:, 0].numpy()
+def _test_items(shard: Shard) -> HeldOut:
+    items, valid, test = (column.astype(np.int64) for column in (shard.train_items, shard.valid, shard.test))
+    return HeldOut(shard.users, shard.train_splits, items, test, valid)
 
 
-def _groups(rank: Ints, value: Ints) -> list[Group]:
-    edges = np.unique(np.quantile(value, np.linspace(0, 1, GROUPS + 1)[1:-1], method="inverted_cdf"))
-    inside = np.searchsorted(edges, value, side="left")
-    gain = np.where(rank <= TOP, 1 / np.log2(rank + 1), 0.0)
-    return [
-        Group(
-            int(value[chosen].min()),
-            int(value[chosen].max()),
-            int(chosen.sum()),
-            float((rank[chosen] <= TOP).mean()),
-            float(gain[chosen].mean()),
-        )
-        for chosen in (inside == number for number in np.unique(inside))
-    ]
+def _broken_down(table: torch.Tensor, parts: Sequence[tuple[torch.Tensor, HeldOut]], popularity: Ints) -> Breakdown:
+    active = np.concatenate([np.diff(held_out.splits) for _, held_out in parts])
+    popular = popularity[np.concatenate([held_out.targets for _, held_out in parts])]
+    of_activity = by_activity(_edges(active))
+    of_popularity = by_popularity(_edges(popular), torch.from_numpy(popularity))
+    metrics = (Ranking(), Coverage(TOP), of_activity, of_popularity)
+    counts = no_counts(metrics, len(table))
+    for vectors, held_out in parts:
+        add_counts(counts, metrics, "test", ranked(table, vectors, held_out))
+    totals = {name: values.tolist() for name, values in counts.items()}
+    return Breakdown(
+        _groups(of_activity, totals["test/activity"], active),
+        _groups(of_popularity, totals["test/popularity"], popular),
+        metrics_of(metrics, totals),
+        len(active),
+        len(table),
+    )
+
+
+def _edges(values: Ints) -> list[int]:
+    """Where to cut so that about equally many values lie in each group."""
+    cuts = np.quantile(values, np.linspace(0, 1, GROUPS + 1)[1:-1], method="inverted_cdf")
+    found: list[int] = np.unique(cuts).tolist()
+    return found
+
+
+def _groups(metric: RankingByGroup, totals: Sequence[int], values: Ints) -> list[Group]:
+    inside, groups = np.searchsorted(metric.edges.numpy(), values), list[Group]()
+    for number, histogram in enumerate(metric.histograms(totals)):
+        found, own = ranking_metrics(histogram), values[inside == number]
+        hit_ratio, ndcg = found[f"hr@{TOP}"], found[f"ndcg@{TOP}"]
+        if hit_ratio is not None and ndcg is not None:
+            groups.append(Group(int(own.min()), int(own.max()), sum(histogram), hit_ratio, ndcg))
+    return groups

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import draws
 from data.interactions import ragged_positions, splits_of
+from data.ragged import sorted_unique
 from data.shard import Shard
 from draws import Stream
 from models.recommenders.contrastive import ContrastiveDraws
@@ -23,14 +24,6 @@ LISTED_FOR_A_DRAW = 16
 
 EXAMPLES_AT_ONCE = 16_384
 """Training items whose draws and gradients are in memory together, whatever the cohort."""
-
-
-def sorted_unique(keys: Ints) -> Ints:
-    """The distinct keys in ascending order; for nearly sorted keys several times faster than ``np.unique``."""
-    keys = np.sort(keys, kind="stable")
-    first = np.ones(len(keys), np.bool_)
-    np.not_equal(keys[1:], keys[:-1], out=first[1:])
-    return keys[first]
 
 
 @dataclass(frozen=True)

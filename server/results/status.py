@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from metrics.metric import Selection
 from server.results.tally import Tally
 
 Status = Literal["completed", "failed", "attack failed", "not evaluated", "interrupted"]
@@ -18,7 +19,7 @@ class Ending:
     reason: str = ""
 
 
-def ending(tally: Tally, selection: str) -> Ending:
+def ending(tally: Tally, selection: Selection) -> Ending:
     """What a run's tally says of it, the worst first.
 
     "failed": no round ever trained the model. "attack failed": in no attacked round did all updates of the attackers
@@ -32,6 +33,7 @@ def ending(tally: Tally, selection: str) -> Ending:
             f"In none of {tally.attacked_rounds} rounds with malicious users did all of them answer with an update "
             "that could be used, so that the metrics show no attack: see rejected and failed_nodes in rounds.jsonl.",
         )
-    if selection and tally.evaluations and not tally.known(selection):
-        return Ending("not evaluated", f"No evaluation has a value of {selection}: see failed_nodes in metrics.jsonl.")
+    if selection.name and tally.evaluations and not tally.known(selection):
+        reason = f"No evaluation has a value of {selection.name}: see failed_nodes in metrics.jsonl."
+        return Ending("not evaluated", reason)
     return Ending("completed")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from metrics.metric import Selection
 from server.outcome import Counted, RoundOutcome
 from strategies.detection import Detection, DetectionTally
 
@@ -81,11 +82,11 @@ class Tally:
             evaluations=(*self.evaluations, {name: line.get(name) for name in EVALUATED}),
         )
 
-    def known(self, selection: str) -> list[Mapping[str, Any]]:
-        """The evaluations in which the validation metric ``selection`` has a value: somebody was counted."""
-        return [line for line in self.evaluations if (line["valid"] or {}).get(selection) is not None]
+    def known(self, selection: Selection) -> list[Mapping[str, Any]]:
+        """The evaluations in which the metric that selects the best round has a value: somebody was counted."""
+        return [line for line in self.evaluations if selection.value(line) is not None]
 
-    def comparable(self, selection: str) -> list[Mapping[str, Any]]:
+    def comparable(self, selection: Selection) -> list[Mapping[str, Any]]:
         """The evaluations that count: of those that are known the ones of as many users as the last one, and more.
 
         One that a node did not answer is of other users. A node that is gone for good is missing in the last one too.
@@ -93,9 +94,9 @@ class Tally:
         known = self.known(selection)
         return [line for line in known if line["of_users"] >= known[-1]["of_users"]]
 
-    def best(self, selection: str) -> Mapping[str, Any] | None:
-        """The evaluation with the highest validation metric, the first of equal ones; ``None`` before the first."""
-        return max(self.comparable(selection), key=lambda line: line["valid"][selection], default=None)
+    def best(self, selection: Selection) -> Mapping[str, Any] | None:
+        """The evaluation that is best on validation, the first of equal ones; ``None`` before the first."""
+        return selection.best(self.comparable(selection))
 
     def as_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -127,7 +128,7 @@ class Tally:
             evaluations=tuple(found["evaluations"]),
         )
 
-    def summary(self, selection: str) -> dict[str, Any]:
+    def summary(self, selection: Selection) -> dict[str, Any]:
         """What ``summary.json`` says of the run's results."""
         best, known, comparable = self.best(selection), self.known(selection), self.comparable(selection)
         return {
@@ -172,7 +173,7 @@ def last_five(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, float | Non
     A metric that is unknown in one of them has no mean.
     """
     lines = [line["test"] for line in evaluations[-5:]]
-    return {name: _mean([line[name] for line in lines]) for name in lines[0]} if lines else None
+    return {name: _mean([line.get(name) for line in lines]) for name in lines[-1]} if lines else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,10 @@ from hostile_replies import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from metrics.metric import CountLimits, Metric, Selection
+from metrics.ranked import Ranked
 from protocol.admission import LARGEST_VALUE, UnreadableError
 from protocol.arrays import to_array
 from protocol.messages import (
@@ -58,13 +62,27 @@ POPULATION = Population(
 )
 
 
+class Thirds(Metric):
+    """How many users are in each of three thirds."""
+
+    name, names = "thirds", ("first",)
+
+    def length(self, num_items: int) -> int:
+        return 3
+
+    def count(self, ranked: Ranked) -> Tensor:
+        raise NotImplementedError
+
+    def values(self, totals: Sequence[int]) -> dict[str, float | None]:
+        return {"first": totals[0] / sum(totals)}
+
+
 def strategy(rule: Rule | None = None, **changed: Any) -> FedRec:
     generator = torch.Generator().manual_seed(0)
     model = ServerModel.start(
         torch.randn(NUM_ITEMS, DIM, generator=generator), torch.randn(SHARED, generator=generator), RATE, 0.0
     )
-    counts = {"valid": 3, "test": 3}
-    settings = RunSettings(POPULATION, rule or Mean(), 0, 6, LossOptions(), counts, max_examples=1000, **changed)
+    settings = RunSettings(POPULATION, rule or Mean(), 0, 6, LossOptions(), (Thirds(),), max_examples=1000, **changed)
     return FedRec(RunState("run", 0, model), settings)
 
 
@@ -119,7 +137,7 @@ def test_no_reply_breaks_a_round_or_moves_the_model_further_than_its_admitted_up
     beside, of_honest = told(content), told(replies[0].content)
     assert outcome.intake.num_bytes >= size_of(content) + beside + size_of(replies[0].content) + of_honest
     assert beside <= MOST_BESIDE_ARRAYS or 2 in outcome.intake.failed
-    json.dumps([fedrec.state.tally.summary("hr@5"), fedrec.state.as_json()], allow_nan=False)
+    json.dumps([fedrec.state.tally.summary(Selection("hr@5")), fedrec.state.as_json()], allow_nan=False)
 
 
 @given(contents())
@@ -140,7 +158,7 @@ def test_a_reply_carries_no_more_beside_its_arrays_than_it_needs(name: str, reco
     content = content_of(honest_columns())
     read_train_reply(content, 1, LIMITS)
     counts = counts_content({"valid": torch.tensor([1, 1, 1])}, 1)
-    read_counts(counts, {"valid": 3}, 1, 5)
+    read_counts(counts, {"valid": CountLimits(3)}, 1, 5)
     hosted = hosted_content(Hosted(torch.tensor([0]), torch.tensor([False]), 5, 5, "code"))
     read_hosted(hosted)
     for readable in (content, counts, hosted):
@@ -148,7 +166,7 @@ def test_a_reply_carries_no_more_beside_its_arrays_than_it_needs(name: str, reco
     with pytest.raises(UnreadableError, match="beside arrays"):
         read_train_reply(content, 1, LIMITS)
     with pytest.raises(UnreadableError, match="beside arrays"):
-        read_counts(counts, {"valid": 3}, 1, 5)
+        read_counts(counts, {"valid": CountLimits(3)}, 1, 5)
     with pytest.raises(UnreadableError, match="beside arrays"):
         read_hosted(hosted)
 
@@ -157,7 +175,7 @@ def test_arrays_that_nobody_asked_for_count_as_well() -> None:
     counts = counts_content({"valid": torch.tensor([1, 1, 1])}, 1)
     counts["x"] = ArrayRecord({"k": to_array(torch.zeros(200))})
     with pytest.raises(UnreadableError, match="in arrays"):
-        read_counts(counts, {"valid": 3}, 1, 5)
+        read_counts(counts, {"valid": CountLimits(3)}, 1, 5)
     hosted = hosted_content(Hosted(torch.tensor([0]), torch.tensor([False]), 5, 5, "code"))
     hosted["x"] = ArrayRecord({"k": to_array(torch.zeros(200))})
     with pytest.raises(UnreadableError, match="in arrays"):
@@ -221,7 +239,7 @@ def tables(draw: st.DrawFn) -> RecordDict:
 @fuzzed(600)
 def test_counts_and_claims_of_any_kind_are_refused_or_plausible(content: RecordDict) -> None:
     try:
-        counts = read_counts(content, {"valid": 3, "test": 3}, 1, 5)
+        counts = read_counts(content, {"valid": CountLimits(3), "test": CountLimits(3)}, 1, 5)
         assert all(0 <= int(values.sum()) <= 5 and bool((values >= 0).all()) for values in counts.values())
     except UnreadableError:
         pass

@@ -13,6 +13,7 @@ PACKAGES = (
     "client",
     "data",
     "experiments",
+    "metrics",
     "models",
     "protocol",
     "server",

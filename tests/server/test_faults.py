@@ -18,6 +18,7 @@ from flwr.app import Context, Message, RecordDict
 from safetensors.torch import load_file
 
 import client.app
+from metrics.metric import CountLimits
 from protocol.messages import counts_content, read_counts
 from server.config import server_config
 from server.grids.local_grid import LocalGrid
@@ -154,7 +155,7 @@ def test_what_a_node_counts_does_not_decide_which_evaluations_count(tmp_path: Pa
     def app(message: Message, context: Context) -> Message:
         reply = client.app.app(message, context)
         if context.node_id == 1 and at(message, "evaluate", 4):
-            counts = read_counts(reply.content, {"valid": 21, "test": 21}, 4, 1000)
+            counts = read_counts(reply.content, dict.fromkeys(("valid", "test"), CountLimits(21)), 4, 1000)
             more = {part: values + torch.eye(1, 21, dtype=torch.int64)[0] for part, values in counts.items()}
             reply = Message(counts_content(more, 4), reply_to=message)
         return reply

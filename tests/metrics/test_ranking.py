@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from client.ranking import held_out_ranks, rank_histogram
 from data.interactions import from_columns, leave_one_out
-from data.shard import shard_of
-from models.recommenders.cohort import cohort_of
-from server.results.metrics import ranking_metrics
+from data.shard import Shard, shard_of
+from metrics.ranked import HeldOut, Ranked, ranked
+from metrics.ranking import Ranking, ranking_metrics
 
 
 def a_shard(num_users: int, num_items: int, seed: int, repeats: bool):
@@ -25,6 +24,18 @@ def a_shard(num_users: int, num_items: int, seed: int, repeats: bool):
     items += list(range(num_items))
     data = from_columns("made", np.array(users), np.array(items), np.arange(len(users)))
     return shard_of(leave_one_out(data), np.arange(num_users))
+
+
+def blocks(shard: Shard, table, vectors, part: str = "test") -> list[Ranked]:
+    """The shard's users with their held-out items ranked."""
+    valid, test = shard.valid.astype(np.int64), shard.test.astype(np.int64)
+    targets, known = (valid, np.full(len(shard), -1)) if part == "valid" else (test, valid)
+    items = shard.train_items.astype(np.int64)
+    return list(ranked(table, vectors, HeldOut(shard.users, shard.train_splits, items, targets, known)))
+
+
+def histogram_of(found: list[Ranked]) -> torch.Tensor:
+    return torch.stack([Ranking().count(block) for block in found]).sum(0)
 
 
 def slow_metrics(table, vectors, shard, part: str) -> dict[str, float]:
@@ -53,25 +64,15 @@ def test_metrics_are_those_of_sorting_all_candidates(part: str, repeats: bool) -
     # Small integers, so that many scores tie and none depends on rounding.
     table = torch.from_numpy(random.integers(-2, 3, (shard.num_items, 4)).astype(np.float32))
     vectors = torch.from_numpy(random.integers(-2, 3, (len(shard), 4)).astype(np.float32))
-    cohort = cohort_of(shard, shard.users)
-    valid, test = shard.valid.astype(np.int64), shard.test.astype(np.int64)
-    targets, masked = (valid, np.full(len(shard), -1)) if part == "valid" else (test, valid)
-    histogram = rank_histogram(held_out_ranks(table, vectors, cohort, targets, masked))
+    histogram = histogram_of(blocks(shard, table, vectors, part))
     assert int(histogram.sum()) == len(shard)
     assert ranking_metrics(histogram.tolist()) == pytest.approx(slow_metrics(table, vectors, shard, part), abs=1e-12)
 
 
 def test_a_model_whose_scores_are_all_equal_gets_nothing() -> None:
     shard = a_shard(30, 80, seed=2, repeats=False)
-    cohort = cohort_of(shard, shard.users)
-    ranks = held_out_ranks(
-        torch.zeros(shard.num_items, 4),
-        torch.ones(len(shard), 4),
-        cohort,
-        shard.test.astype(np.int64),
-        shard.valid.astype(np.int64),
-    )
-    assert set(ranking_metrics(rank_histogram(ranks).tolist()).values()) == {0.0}
+    histogram = histogram_of(blocks(shard, torch.zeros(shard.num_items, 4), torch.ones(len(shard), 4)))
+    assert set(ranking_metrics(histogram.tolist()).values()) == {0.0}
 
 
 def test_metrics_by_hand() -> None:
