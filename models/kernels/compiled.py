@@ -39,6 +39,11 @@ def compiled_reduction(function: Function) -> Function:
     return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
 
 
+def compiled_fused(function: Function) -> Function:
+    """Compile a function in which a product and the sum that it is added to are rounded once, together."""
+    return _compiled(function, fastmath={"contract"})
+
+
 def compilations() -> int:
     """How many kernels this process has compiled itself, not counting those that it found in the folder."""
     return sum(len(kernel.nopython_signatures) - sum(kernel.stats.cache_hits.values()) for kernel in _kernels)

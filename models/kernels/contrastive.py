@@ -44,7 +44,9 @@ def draw_contrastive(
         ordered = np.sort(own)
         if examples and ordered[0] != ordered[-1]:
             some = own_negatives[: examples * negatives]
-            draw_untouched(some, keys[k], examples, touched[touched_splits[k] : touched_splits[k + 1]], num_items, listed)
+            draw_untouched(
+                some, keys[k], examples, touched[touched_splits[k] : touched_splits[k + 1]], num_items, listed
+            )
             for m in range(examples):
                 # Equal items stand together in a circle: the draw starts behind the last of the anchor's own.
                 first = np.searchsorted(ordered, own[m])

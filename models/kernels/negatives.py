@@ -57,7 +57,14 @@ def draw_untouched(drawn: Ints, key: int, first: int, touched: Ints, num_items: 
 
 @compiled
 def draw_negatives(
-    seed: int, stream: int, server_round: int, users: Ints, splits: Ints, touched_splits: Ints, touched: Ints, items: int
+    seed: int,
+    stream: int,
+    server_round: int,
+    users: Ints,
+    splits: Ints,
+    touched_splits: Ints,
+    touched: Ints,
+    items: int,
 ) -> Ints:
     """(N,): for each of the ``splits[k+1] − splits[k]`` examples of user k an item that it never touched.
 

@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from models.kernels.gram import gram, rows_by_item
 from protocol.updates import Gradient, Updates
 from settings.options import require
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
@@ -47,6 +48,16 @@ def squared_distances(updates: Updates, common: Gradient | None = None) -> Tenso
 def _gram(updates: Updates) -> Tensor:
     """(n, n) float64: ⟨g_a, g_b⟩ over the item rows for a ≠ b; the diagonal means nothing."""
     n = len(updates)
+    if updates.rows.device.type == "cpu":
+        num_items = int(updates.items.max()) + 1 if len(updates.items) else 0
+        index = rows_by_item(updates.row_splits.numpy(), updates.items.contiguous().numpy(), num_items)
+        rows = updates.rows.contiguous().numpy()
+        cuts = [num_items * part // PARTIAL_SUMS for part in range(PARTIAL_SUMS + 1)]
+
+        def of_items(part: int) -> Tensor:
+            return torch.from_numpy(gram(*index, rows, cuts[part], cuts[part + 1], n))
+
+        return torch.stack(side_by_side(of_items, range(PARTIAL_SUMS))).sum(0)
 
     def products(blocks: list[Columns]) -> Tensor:
         total = updates.rows.new_zeros(n * n, dtype=torch.float64)
