@@ -41,7 +41,8 @@ def step(
     )
     if parameter.device.type == "cpu":
         before = [_flat(part) for part in (parameter, gradient.to(parameter.dtype), moments.first, moments.second)]
-        kernels.step(*before, count, rate, decay, *map(_flat, (stepped, first, second)))
+        theta, by_theta, m, v = before
+        kernels.step(theta, by_theta, m, v, count, rate, decay, _flat(stepped), _flat(first), _flat(second))
         return stepped, Moments(first, second)
     rows = max(1, VALUES_AT_ONCE * len(parameter) // max(parameter.numel(), 1))
     for part in (slice(start, start + rows) for start in range(0, len(parameter), rows)):
@@ -71,7 +72,8 @@ def idle(parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: fl
     if parameter.device.type == "cpu":
         before = [part.contiguous().numpy() for part in (parameter, moments.first, moments.second, last)]
         after = [torch.empty(parameter.shape, dtype=parameter.dtype) for _ in range(3)]
-        kernels.idle(*before, until, rate, *(part.numpy() for part in after))
+        values, first_before, second_before, since = before
+        kernels.idle(values, first_before, second_before, since, until, rate, *(part.numpy() for part in after))
         return after[0], Moments(after[1], after[2])
     gaps = (until - last).clamp(min=0)
     moved = parameter.clone()

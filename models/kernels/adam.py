@@ -64,9 +64,9 @@ def idle(
 ) -> None:
     """Rows (n, d), row k as of round ``last[k]``, as they are after round ``until`` with zero gradients between.
 
-    Round t's step is m·a_t / (√v·b_t + ε), since the moments only decay, with a_t = rate·β₁ᵉ/(1−β₁ᵗ), b_t = √(β₂ᵉ/(1−β₂ᵗ))
-    after e idle rounds. In powers of ε/√v three terms of the sum over t are exact to 1e-8; of the few values whose √v
-    is too small for that the rounds are summed one by one.
+    Round t's step is m·a_t / (√v·b_t + ε), since the moments only decay, with a_t = rate·β₁ᵉ/(1−β₁ᵗ) and
+    b_t = √(β₂ᵉ/(1−β₂ᵗ)) after e idle rounds. In powers of ε/√v three terms of the sum over t are exact to
+    1e-8; of the few values whose √v is too small for that the rounds are summed one by one.
     """
     kind = parameter.dtype.type
     a, b = np.empty(IDLE_ROUNDS), np.empty(IDLE_ROUNDS)

@@ -23,7 +23,7 @@ LOG_OFFSET = 1e-8
 def add_bpr(
     table: Matrix,
     vector: Vector,
-    key: int,
+    key: np.uint64,
     dropped: int,
     positives: Ints,
     negatives: Ints,

@@ -54,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class CohortGradients:
-    """Per-user gradients: ``row_splits`` (n+1,), ``items`` (r,), ``rows`` (r, d), ``vectors`` (n, d), ``losses`` (n,)."""
+    """Per-user gradients: ``row_splits`` (n+1,), ``items`` (r,), ``rows`` (r, d), ``vectors`` (n, d), ``losses``."""
 
     row_splits: Ints
     items: Ints

@@ -21,6 +21,8 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+CONFIG: Any = numba.config
+
 LOG = logging.getLogger("flwr")
 
 _kernels: list[Any] = []
@@ -68,14 +70,14 @@ ADVICE = "Name a folder in NUMBA_CACHE_DIR that it can write, so that only the f
 
 def _compiled(function: Function, fastmath: Any) -> Function:
     folder = code_folder()
-    before = numba.config.CACHE_DIR
+    before = CONFIG.CACHE_DIR
     # Numba asks for the folder once, when a function is declared; other people's functions keep theirs.
-    numba.config.CACHE_DIR = str(folder or "")
+    CONFIG.CACHE_DIR = str(folder or "")
     try:
         options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, "cache": folder is not None}
         kernel: Any = numba.njit(**options)(function)
     finally:
-        numba.config.CACHE_DIR = before
+        CONFIG.CACHE_DIR = before
     _kernels.append(kernel)
     return kernel  # type: ignore[no-any-return]
 

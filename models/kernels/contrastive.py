@@ -65,12 +65,12 @@ def draw_contrastive(
 
 @compiled
 def add_contrastive(
-    table: Matrix, key: int, dropped: int, weight: float, drawn: Ints, place: Ints, rows: Matrix
+    table: Matrix, key: np.uint64, dropped: int, weight: float, drawn: Ints, place: Ints, rows: Matrix
 ) -> float:
     """Add one user's α·∂L_CL/∂E to ``rows``; returns α·L_CL, for α = ``weight``.
 
-    L_CL = −(1/n) Σ_i ln( exp(e_i·e_i⁺) / (exp(e_i·e_i⁺) + Σ exp(e_i·e_i⁻)) ), on vectors after dropout; ``drawn`` (n, w)
-    are the examples: an anchor, a positive, negatives. Item i's row is ``place[i]``.
+    L_CL = −(1/n) Σ_i ln( exp(e_i·e_i⁺) / (exp(e_i·e_i⁺) + Σ exp(e_i·e_i⁻)) ), on vectors after dropout; ``drawn``
+    (n, w) are the examples: an anchor, a positive, negatives. Item i's row is ``place[i]``.
     """
     dim, kind = table.shape[1], table.dtype.type
     examples, width = drawn.shape

@@ -12,8 +12,8 @@ Ints = NDArray[np.int64]
 
 
 @compiled
-def dropout_factors(factors: NDArray[np.floating], key: int, vector: int, dropped: int) -> None:
-    """Fill ``factors`` (d,) for the ``vector``-th vector of a key: 0 with probability ``dropped``/65536, else 1/(1 − it).
+def dropout_factors(factors: NDArray[np.floating], key: np.uint64, vector: int, dropped: int) -> None:
+    """Fill ``factors`` (d,) for a key's vector: 0 with probability p = ``dropped``/65536, else 1/(1 − p).
 
     One word decides coordinate c by its lower half and coordinate c + ⌈d/2⌉ by its upper half.
     """

@@ -12,15 +12,15 @@ FIRST, SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 
 
 @compiled
-def mixed(word: int) -> int:
-    """SplitMix64's finalizer (Steele, Lea and Flood 2014): a bijection of 64-bit words, every bit hangs on every bit."""
+def mixed(word: np.uint64) -> np.uint64:
+    """SplitMix64's finalizer (Steele, Lea and Flood 2014): a bijection of 64-bit words that mixes all bits."""
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return word ^ (word >> np.uint64(31))
 
 
 @compiled
-def user_key(seed: int, stream: int, server_round: int, user: int) -> int:
+def user_key(seed: int, stream: int, server_round: int, user: int) -> np.uint64:
     """The 64-bit key of one user's sequence in one round."""
     key = mixed(np.uint64(seed) + GOLDEN)
     key = mixed(key + GOLDEN + np.uint64(stream))
@@ -38,19 +38,19 @@ def user_keys(seed: int, stream: int, server_round: int, users: NDArray[np.int64
 
 
 @compiled
-def word(key: int, index: int) -> int:
+def word(key: np.uint64, index: int) -> np.uint64:
     """The 64-bit word ``index`` of a key's sequence, as SplitMix64 has it."""
     return mixed(key + (np.uint64(index) + np.uint64(1)) * GOLDEN)
 
 
 @compiled
-def below(drawn: int, count: int) -> int:
+def below(drawn: np.uint64, count: int) -> np.int64:
     """A 64-bit word to an integer in [0, count), uniform to 2⁻⁵³."""
     return np.int64(np.float64(drawn >> np.uint64(11)) * 2.0**-53 * count)
 
 
 @compiled
-def short_word(low: int, high: int, counter: int) -> int:
+def short_word(low: np.uint32, high: np.uint32, counter: np.uint32) -> np.uint32:
     """The 32-bit word ``counter`` of a key with these halves: Wellons' "lowbias32" (2018), half a key a multiplication.
 
     All are uint32, and what numba widens is narrowed at once: only then is the loop around it vectorised.

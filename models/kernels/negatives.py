@@ -40,7 +40,7 @@ def list_untouched(listed: Ints, touched: Ints, num_items: int) -> None:
 
 
 @compiled
-def draw_untouched(drawn: Ints, key: int, first: int, touched: Ints, num_items: int, listed: Ints) -> None:
+def draw_untouched(drawn: Ints, key: np.uint64, first: int, touched: Ints, num_items: int, listed: Ints) -> None:
     """Fill ``drawn`` (m,) with untouched items by the words first, first + 1, … of a key.
 
     ``listed`` (num_items,) is scratch: where many are drawn, a list of all untouched items costs less than m searches.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ Vector = NDArray[np.floating]
 
 
 @compiled_reduction
-def inner(left: Vector, right: Vector) -> float:
+def inner(left: Vector, right: Vector) -> Any:
     """Σ_c left_c · right_c."""
     total = left.dtype.type(0)
     for c in range(len(left)):
@@ -20,7 +22,7 @@ def inner(left: Vector, right: Vector) -> float:
 
 
 @compiled_reduction
-def squared_length(vector: Vector) -> float:
+def squared_length(vector: Vector) -> Any:
     """Σ_c vector_c²."""
     total = vector.dtype.type(0)
     for c in range(len(vector)):

@@ -97,4 +97,4 @@ def distances_without(distances: Matrix, row_sums: NDArray[np.float64], places: 
         total -= 2 * row_sums[a]
         for b in places:
             total += distances[a, b]
-    return total
+    return float(total)
