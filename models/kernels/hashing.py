@@ -44,9 +44,9 @@ def word(key: np.uint64, index: int) -> np.uint64:
 
 
 @compiled
-def below(drawn: np.uint64, count: int) -> np.int64:
+def below(drawn: np.uint64, count: int) -> int:
     """A 64-bit word to an integer in [0, count), uniform to 2⁻⁵³."""
-    return np.int64(np.float64(drawn >> np.uint64(11)) * 2.0**-53 * count)
+    return int(np.float64(drawn >> np.uint64(11)) * 2.0**-53 * count)
 
 
 @compiled
