@@ -7,6 +7,7 @@ from flwr.app import Context, RecordDict
 from client.config import ClientConfig, client_config
 from client.deployed.own_data import Agreed, ids_digest, keep_agreement, own_ids
 from client.node import node_of, store_of
+from models.kernels.prepare import prepare
 from protocol.messages import hosted_content, read_query
 from protocol.own_data import own_content, read_agreed
 from protocol.requests import Agreement, PopulationQuery
@@ -19,6 +20,7 @@ def introduce(content: RecordDict, context: Context) -> RecordDict:
     Raises ``OptionError`` where the node cannot take part, among other reasons because the run is resumed and the
     node's state in it is gone.
     """
+    prepare()
     config, query = client_config(context.run_config, context.node_config), read_query(content)
     if config.node.data:
         agreement = read_agreed(content)

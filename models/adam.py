@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-
-IDLE_ROUNDS = 200
-"""After this many rounds with a zero gradient the momentum is spent: 0.9^200 = 7e-10."""
-
-SMALL_ROOT = 5e-6
-"""Below this √v the ε of Adam's denominator, 1e-8, is no small correction."""
+from models.kernels import adam as kernels
+from models.kernels.adam import BETA1, BETA2, EPSILON, IDLE_ROUNDS, SMALL_ROOT
 
 VALUES_AT_ONCE = 1 << 17
 """Values whose temporaries stay in a core's cache: half a megabyte."""
@@ -39,7 +36,17 @@ def step(
 
     All tensors have one shape; none is changed in place.
     """
-    stepped, first, second = (torch.empty_like(parameter) for _ in range(3))
+    stepped, first, second = (
+        torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device) for _ in range(3)
+    )
+    for other in (gradient, moments.first, moments.second):
+        if other.shape != parameter.shape:
+            raise ValueError(f"A tensor of shape {tuple(other.shape)} cannot step one of {tuple(parameter.shape)}.")
+    if _has_kernels(parameter):
+        before = [_flat(part) for part in (parameter, gradient.to(parameter.dtype), moments.first, moments.second)]
+        theta, by_theta, m, v = before
+        kernels.step(theta, by_theta, m, v, count, rate, decay, _flat(stepped), _flat(first), _flat(second))
+        return stepped, Moments(first, second)
     rows = max(1, VALUES_AT_ONCE * len(parameter) // max(parameter.numel(), 1))
     for part in (slice(start, start + rows) for start in range(0, len(parameter), rows)):
         values, slope = parameter[part], gradient[part]
@@ -52,6 +59,15 @@ def step(
     return stepped, Moments(first, second)
 
 
+def _has_kernels(values: Tensor) -> bool:
+    return values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
+
+
+def _flat(values: Tensor) -> NDArray[Any]:
+    flat: NDArray[Any] = values.detach().contiguous().numpy().reshape(-1)
+    return flat
+
+
 def idle(parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: float) -> tuple[Tensor, Moments]:
     """Bring rows up to round ``until`` as dense Adam would have, with a zero gradient in every round between.
 
@@ -60,6 +76,12 @@ def idle(parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: fl
     its simulated user table with one dense Adam; this sums the same steps where the rows live. Each value
     depends on its own row alone, to the bit.
     """
+    if _has_kernels(parameter):
+        before = [part.contiguous().numpy() for part in (parameter, moments.first, moments.second, last)]
+        after = [torch.empty(parameter.shape, dtype=parameter.dtype) for _ in range(3)]
+        values, first_before, second_before, since = before
+        kernels.idle(values, first_before, second_before, since, until, rate, *(part.numpy() for part in after))
+        return after[0], Moments(after[1], after[2])
     gaps = (until - last).clamp(min=0)
     moved = parameter.clone()
     if bool((gaps > 0).any()):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from models.kernels.admission import users_with_bad_items, users_with_bad_values
 from protocol.updates import Updates, make_updates
 from protocol.upload_dtype import UploadDtype
 
@@ -77,20 +78,19 @@ def admit(columns: Mapping[str, Tensor], limits: Limits) -> Admitted:
     """
     _check_frame(columns, limits)
     users, row_splits, items = columns["users"], columns["row_splits"], columns["items"]
-    count = len(users)
-    owner = torch.arange(count).repeat_interleave(row_splits.diff(), output_size=len(items))
-    out_of_order = torch.zeros(len(items), dtype=torch.bool)
-    if len(items):
-        out_of_order[1:] = (items[1:] <= items[:-1]) & (owner[1:] == owner[:-1])
+    about_items = users_with_bad_items(row_splits.contiguous().numpy(), items.contiguous().numpy(), limits.num_items)
+    outside, unordered = map(torch.from_numpy, about_items)
     examples = columns["num_examples"]
     asked = torch.isin(users, limits.users)
     reasons = {
         "stands twice in the reply": _repeated(users),
         f"claims a number of examples outside 1 to {limits.max_examples}": (examples < 1)
         | (examples > limits.max_examples),
-        "has an item outside the table": _any_of(owner, (items < 0) | (items >= limits.num_items), count),
-        "has items that are not strictly increasing": _any_of(owner, out_of_order, count),
-        "has a value that is not finite or too large": _any_of(owner, _row_is_bad(columns["rows"]), count)
+        "has an item outside the table": outside,
+        "has items that are not strictly increasing": unordered,
+        "has a value that is not finite or too large": torch.from_numpy(
+            users_with_bad_values(row_splits.contiguous().numpy(), columns["rows"].contiguous().numpy(), LARGEST_VALUE)
+        )
         | _row_is_bad(columns["shared"]),
     }
     rejected: dict[int, str] = {}
@@ -138,14 +138,6 @@ def _row_is_bad(values: Tensor) -> Tensor:
     if bool((low >= -LARGEST_VALUE) & (high <= LARGEST_VALUE)):
         return torch.zeros(len(values), dtype=torch.bool)
     return ~(values.abs().amax(1) <= LARGEST_VALUE)
-
-
-def _any_of(owner: Tensor, flags: Tensor, count: int) -> Tensor:
-    """(count,) whether any of an owner's flags is set."""
-    result = torch.zeros(count, dtype=torch.bool)
-    if bool(flags.any()):
-        result[owner[flags]] = True
-    return result
 
 
 def _repeated(users: Tensor) -> Tensor:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from models.kernels import sparse_sums
+from models.kernels.bounds import require_items, require_splits
 
 BLOCK = 4096
 """Rows that are looked at together: a megabyte of them at a width of 64."""
@@ -102,7 +107,7 @@ class Updates:
         With ``common`` = λΘ the norm of g + λΘ, without making it dense:
         ‖g+λΘ‖² = ‖g‖² + 2⟨g, λΘ⟩ + ‖λΘ‖².
         """
-        squares = self._sum_rows(torch.linalg.vector_norm(self.rows, dim=1).square()) + self.shared.square().sum(1)
+        squares = self._squares() + self.shared.square().sum(1)
         if common is not None:
             inner = self.inner(common)
             constant = common.items.square().sum() + common.shared.square().sum()
@@ -111,6 +116,12 @@ class Updates:
 
     def inner(self, gradient: Gradient) -> Tensor:
         """(n,) the inner product of each whole update with one gradient."""
+        if self.has_kernels:
+            table = _array(gradient.items.to(self.rows.dtype))
+            row_splits, touched, values = self.arrays()
+            require_items(touched, len(table))
+            summed = sparse_sums.inner_products(row_splits, touched, values, table)
+            return torch.from_numpy(summed).to(self.rows.dtype) + self.shared @ gradient.shared
         # A block of rows at a time: the products stay in the cache instead of becoming a second (r, d).
         blocks = zip(torch.split(self.rows, BLOCK), torch.split(self.items, BLOCK), strict=True)
         products = [(rows * gradient.items.index_select(0, items)).sum(1) for rows, items in blocks]
@@ -118,9 +129,16 @@ class Updates:
 
     def scale(self, factors: Tensor) -> Updates:
         """Each user's update times its factor (n,)."""
+        if self.has_kernels:
+            row_splits, _, values = self.arrays()
+            _require_one_a_user(factors, len(self))
+            scaled = sparse_sums.scaled(row_splits, values, _array(factors.to(self.rows.dtype)))
+            rows = torch.from_numpy(scaled)
+        else:
+            rows = self.rows * factors[self.row_owner].unsqueeze(1)
         return replace(
             self,
-            rows=self.rows * factors[self.row_owner].unsqueeze(1),
+            rows=rows,
             shared=self.shared * factors.unsqueeze(1),
             l2_share=self.l2_share * factors,
         )
@@ -131,14 +149,52 @@ class Updates:
         weights = weights.to(self.shared.dtype)
         weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
         items = self.rows.new_zeros(num_items, self.dim)
+        if self.has_kernels:
+            row_splits, touched, values = self.arrays()
+            require_items(touched, num_items)
+            _require_one_a_user(weights, len(self))
+            sparse_sums.add_weighted(items.numpy(), row_splits, touched, values, _array(weights.to(items.dtype)))
+            return Gradient(items, weights @ self.shared, float(weights @ self.l2_share))
         row_weights = weights[self.row_owner].unsqueeze(1)
         # A block of rows at a time: the weighted rows stay in the cache instead of becoming a second (r, d).
         for block in (slice(start, start + BLOCK) for start in range(0, len(self.items), BLOCK)):
             items.index_add_(0, self.items[block], self.rows[block] * row_weights[block])
         return Gradient(items, weights @ self.shared, float(weights @ self.l2_share))
 
+    def _squares(self) -> Tensor:
+        if self.has_kernels:
+            row_splits, _, rows = self.arrays()
+            return torch.from_numpy(sparse_sums.squared_norms(row_splits, rows)).to(self.rows.dtype)
+        return self._sum_rows(torch.linalg.vector_norm(self.rows, dim=1).square())
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the compiled loops of ``models.kernels`` take these rows; torch sums all others."""
+        return self.rows.device.type == "cpu" and self.rows.dtype in (torch.float32, torch.float64)
+
+    def arrays(self, kind: torch.dtype | None = None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Offsets, items and rows, these as numbers of ``kind``, as the kernels take them.
+
+        Raises ``ValueError`` for offsets that do not divide the rows among the users.
+        """
+        row_splits = _array(self.row_splits)
+        if len(self.items) != len(self.rows):
+            raise ValueError(f"{len(self.items)} items for {len(self.rows)} rows.")
+        require_splits(row_splits, len(self), len(self.rows))
+        return row_splits, _array(self.items), _array(self.rows.to(kind or self.rows.dtype))
+
     def _sum_rows(self, values: Tensor) -> Tensor:
         return values.new_zeros(len(self)).index_add_(0, self.row_owner, values)
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = values.detach().contiguous().numpy()
+    return array
+
+
+def _require_one_a_user(values: Tensor, users: int) -> None:
+    if values.shape != (users,):
+        raise ValueError(f"Numbers of shape {tuple(values.shape)}, expected one for each of {users} users.")
 
 
 def concat(parts: Sequence[Updates]) -> Updates:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.kernels.lloyd import lloyd
+
 LARGEST_SHIFT = 1e-4
 MOST_ITERATIONS = 300
 
@@ -26,6 +28,9 @@ def kmeans(points: Tensor, clusters: int, generator: np.random.Generator) -> tup
     centroids = points[torch.from_numpy(first).to(points.device)]
     squares = points.square().sum(1)
     slack = SLACK * float(squares.mean().sqrt())
+    if points.device.type == "cpu" and points.dtype in (torch.float32, torch.float64):
+        assigned = lloyd(points.contiguous().numpy(), centroids.numpy(), slack, LARGEST_SHIFT, MOST_ITERATIONS)
+        return torch.from_numpy(assigned), centroids
     assignment, nearest, second = _two_nearest(points, squares, centroids)
     sums, sizes = _members(points, assignment, len(centroids))
     for _ in range(MOST_ITERATIONS):

@@ -15,6 +15,7 @@ from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from models.kernels.prepare import prepare
 from models.threads import one_thread
 from server.config import ServerConfig
 from server.grids import ray_access
@@ -42,6 +43,7 @@ def open_engine(grid: Grid | None, config: ServerConfig, context: Context, direc
     """
     engine = config.options.engine
     keep_freed_memory()
+    prepare()
     with _cores_for_rules():
         if grid is not None and not is_simulated(grid):
             yield grid

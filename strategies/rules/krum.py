@@ -8,6 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from models.kernels.bounds import require_items
+from models.kernels.gram import gram, rows_by_item
 from protocol.updates import Gradient, Updates
 from settings.options import option, require
 from strategies.rule import AUTOMATIC, RuleOptions, ServerView, Verdict, Wrapper, assumed_attackers
@@ -62,6 +64,17 @@ def _inner_products(updates: Updates, kind: torch.dtype) -> tuple[Tensor, Tensor
     n = len(updates)
     lengths = torch.linalg.vector_norm(updates.rows, dim=1, dtype=kind).double()
     squares = lengths.new_zeros(n).index_add_(0, updates.row_owner, lengths.square())
+    if updates.has_kernels:
+        splits, items, rows = updates.arrays(kind)
+        num_items = int(items.max(initial=-1)) + 1
+        require_items(items, num_items)
+        index = rows_by_item(splits, items, num_items)
+        cuts = [num_items * part // PARTIAL_SUMS for part in range(PARTIAL_SUMS + 1)]
+
+        def of_items(part: int) -> Tensor:
+            return torch.from_numpy(gram(*index, rows, cuts[part], cuts[part + 1], n))
+
+        return torch.stack(side_by_side(of_items, range(PARTIAL_SUMS))).sum(0), squares
 
     def products(blocks: list[Columns]) -> Tensor:
         total = updates.rows.new_zeros(n * n, dtype=torch.float64)

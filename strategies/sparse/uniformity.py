@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from models.kernels.uniformity import distances_of_moved, distances_without
 from protocol.updates import Updates, splits_of
 from strategies.server_model import ServerModel
 from strategies.sparse.side_by_side import side_by_side
@@ -31,6 +33,8 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     base = untouched - centre
 
     moved = _moved_rows(updates, model, items)
+    if base.device.type == "cpu" and base.dtype in (torch.float32, torch.float64):
+        return _compiled(moved, drawn, base, centre, n) / (k * (k - 1))
     touched = torch.zeros(n, k, dtype=torch.float64, device=base.device)
     touched[moved.owners, moved.places] = 1
 
@@ -60,6 +64,22 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     # No two chunks share a user.
     side_by_side(add_moved, _chunks(counts, k))
     return totals / (k * (k - 1))
+
+
+def _compiled(moved: _MovedRows, drawn: ServerModel, base: Tensor, centre: Tensor, n: int) -> Tensor:
+    """(n,) float64: the sums over all ordered pairs of rows, on a CPU."""
+    steps = (drawn.preview_rows(moved.places, moved.gradients) - centre).contiguous().numpy()
+    common = _distances(base.unsqueeze(0), base.unsqueeze(0))[0].fill_diagonal_(0).numpy()
+    row_sums = common.sum(1, dtype=np.float64)
+    rows, places = base.contiguous().numpy(), moved.places.contiguous().numpy()
+    splits = splits_of(torch.bincount(moved.owners, minlength=n)).tolist()
+
+    def of_user(user: int) -> float:
+        own = slice(splits[user], splits[user + 1])
+        left = distances_without(common, row_sums, places[own])
+        return left + distances_of_moved(rows, places[own], steps[own])
+
+    return torch.tensor(side_by_side(of_user, range(n)), dtype=torch.float64)
 
 
 @dataclass(frozen=True)

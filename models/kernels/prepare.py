@@ -1,0 +1,57 @@
+"""Compile every kernel of a run before its clock starts, and say so where that took time."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import numpy as np
+
+from models.kernels import adam, admission, gram, lloyd, sparse_sums, uniformity
+from models.kernels.compiled import LOG, code_folder, compilations
+
+
+@cache
+def prepare() -> int:
+    """Load or compile the kernels of 32-bit rows, once a process; returns how many had to be compiled."""
+    began, before = time.perf_counter(), compilations()
+    for kernels in (_adam, _updates, _distances, _lloyd):
+        kernels()
+    made = compilations() - before
+    if made:
+        folder = code_folder()
+        kept = f"kept in {folder}" if folder else "kept in memory"
+        LOG.info("Compiled %d loops for this machine in %.1f s; they are %s.", made, time.perf_counter() - began, kept)
+    return made
+
+
+def _adam() -> None:
+    value = np.zeros(1, np.float32)
+    adam.step(value, value, value, value, 1, 0.1, 0.0, *(np.empty(1, np.float32) for _ in range(3)))
+    row = np.zeros((1, 1), np.float32)
+    adam.idle(row, row, row, np.zeros(1, np.int64), 1, 0.1, *(np.empty((1, 1), np.float32) for _ in range(3)))
+
+
+def _updates() -> None:
+    splits, items, rows = np.array([0, 1]), np.zeros(1, np.int64), np.zeros((1, 1), np.float32)
+    weights = np.ones(1, np.float32)
+    sparse_sums.add_weighted(np.zeros_like(rows), splits, items, rows, weights)
+    sparse_sums.scaled(splits, rows, weights)
+    sparse_sums.squared_norms(splits, rows)
+    sparse_sums.inner_products(splits, items, rows, rows)
+    admission.users_with_bad_values(splits, rows, 1.0)
+    admission.users_with_bad_items(splits, items, 1)
+    index = gram.rows_by_item(splits, items, 1)
+    # Krum computes updates that are much alike once more, with 64-bit rows.
+    for kind in (np.float32, np.float64):
+        gram.gram(*index, rows.astype(kind), 0, 1, 1)
+
+
+def _distances() -> None:
+    rows, places = np.zeros((2, 4), np.float32), np.zeros(1, np.int64)
+    uniformity.distances_of_moved(rows, places, rows[:1])
+    uniformity.distances_without(np.zeros((2, 2), np.float32), np.zeros(2), places)
+
+
+def _lloyd() -> None:
+    lloyd.lloyd(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), 0.0, 1.0, 1)

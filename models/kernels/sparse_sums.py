@@ -1,0 +1,57 @@
+"""Sums over the rows of sparse updates, each row read once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernels.compiled import compiled
+from models.kernels.products import inner, squared_length
+
+Ints = NDArray[np.int64]
+Matrix = NDArray[np.floating]
+Vector = NDArray[np.floating]
+
+
+@compiled
+def add_weighted(total: Matrix, splits: Ints, items: Ints, rows: Matrix, weights: Vector) -> None:
+    """Add w_k · g_k to ``total`` (num_items, d) for every user k, users in order."""
+    for k in range(len(weights)):
+        weight = weights[k]
+        for r in range(splits[k], splits[k + 1]):
+            row, sum_ = rows[r], total[items[r]]
+            for c in range(rows.shape[1]):
+                sum_[c] += weight * row[c]
+
+
+@compiled
+def scaled(splits: Ints, rows: Matrix, factors: Vector) -> Matrix:
+    """(r, d): each user's rows times its factor."""
+    result = np.empty_like(rows)
+    for k in range(len(factors)):
+        factor = factors[k]
+        for r in range(splits[k], splits[k + 1]):
+            row, into = rows[r], result[r]
+            for c in range(rows.shape[1]):
+                into[c] = row[c] * factor
+    return result
+
+
+@compiled
+def squared_norms(splits: Ints, rows: Matrix) -> NDArray[np.float64]:
+    """(n,) Σ_i ‖g_ki‖² over each user's rows."""
+    squares = np.zeros(len(splits) - 1)
+    for k in range(len(squares)):
+        for r in range(splits[k], splits[k + 1]):
+            squares[k] += squared_length(rows[r])
+    return squares
+
+
+@compiled
+def inner_products(splits: Ints, items: Ints, rows: Matrix, table: Matrix) -> NDArray[np.float64]:
+    """(n,) Σ_i ⟨g_ki, table_i⟩ over each user's rows."""
+    products = np.zeros(len(splits) - 1)
+    for k in range(len(products)):
+        for r in range(splits[k], splits[k + 1]):
+            products[k] += inner(rows[r], table[items[r]])
+    return products
