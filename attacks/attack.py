@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from attacks.view import AttackerView
+from attacks.view import Alteration, AttackerView
 from protocol.updates import Updates
 
 
@@ -38,6 +38,13 @@ class Attack(ABC):
     @abstractmethod
     def poison(self, view: AttackerView) -> Updates:
         """What the selected malicious users upload, one update for each of ``view.selected``, in that order."""
+
+    def private_pairs(self) -> Alteration | None:
+        """What the users' private vectors are stepped by in place of their honest pairs; ``None``: by the honest ones.
+
+        It must depend on nothing but the pairs.
+        """
+        return None
 
     def state(self) -> dict[str, float]:
         """What must survive until the next round, as numbers by name; also what the log shows of the attack."""

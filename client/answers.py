@@ -51,7 +51,8 @@ def hosted(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Answer with one update for each of the users asked for."""
     request = read_train_request(message.content)
-    reply = node_of(context).learner.train(read_model(message.content), request)
+    node = node_of(context)
+    reply = node.learner.train(read_model(message.content), request, alter=node.private_pairs(request))
     return Message(train_reply_content(reply, request.server_round), reply_to=message)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks import make_attack
 from attacks.attack import Attack
 from attacks.mod import Attacker
-from attacks.view import Alteration, HonestTraining
+from attacks.view import Alteration, HonestTraining, for_users
 from client import learner_class
 from client.config import ClientConfig, client_config
 from client.deployed.own_data import Agreed, ids_digest, keep_agreement, kept_agreement, own_ids
@@ -70,6 +70,17 @@ class Node:
             claim=options.attack_examples,
             max_examples=options.max_examples,
         )
+
+    def private_pairs(self, request: TrainRequest) -> Alteration | None:
+        """What the node's learner trains malicious users on itself, where their private vectors follow the attack.
+
+        Their updates are replaced by the attack's all the same. ``None``: everybody's own pairs.
+        """
+        attacker = self.attacker(request)
+        if attacker is None or not attacker.attacks_in(request.server_round):
+            return None
+        poisoned = attacker.attack.private_pairs()
+        return None if poisoned is None else for_users(poisoned, attacker.controlled)
 
     def defender(self) -> WhiteBloodCells | None:
         """What the node's benign users add to their updates, or ``None`` where the run does without."""

@@ -96,7 +96,8 @@ class Factorization:
         state = private.at(cohort.slots, now, loss.learning_rate)
         pairs = training_pairs(cohort, loss, self._seed, now, dim)
         if alter is not None:
-            view = TrainingPairs(pairs.splits, pairs.positives, pairs.negatives, state.vectors, table)
+            mine = torch.from_numpy(cohort.users)
+            view = TrainingPairs(pairs.splits, pairs.positives, pairs.negatives, state.vectors, table, users=mine)
             positives, negatives = alter(view)
             pairs = replace(pairs, positives=positives, negatives=negatives)
         draws = contrastive_draws(cohort, loss, self._seed, now, dim)

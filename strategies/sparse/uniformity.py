@@ -30,7 +30,7 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     centre = untouched.mean(0)
     base = untouched - centre
 
-    moved = _moved_rows(updates, model, items)
+    moved = moved_rows(updates, model, items)
     touched = torch.zeros(n, k, dtype=torch.float64, device=base.device)
     touched[moved.owners, moved.places] = 1
 
@@ -63,7 +63,7 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _MovedRows:
+class MovedRows:
     """Touched drawn rows by owner: ``owners`` (r,), ``places`` (r,) among the drawn, ``gradients`` (r, d)."""
 
     owners: Tensor
@@ -88,7 +88,7 @@ def _chunks(counts: Tensor, k: int) -> list[Tensor]:
     return chunks[::-1]
 
 
-def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRows:
+def moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> MovedRows:
     """The drawn rows that each update moves.
 
     An update with another share of the L2 term than 1 moves every row: it is made explicit there.
@@ -101,7 +101,7 @@ def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRo
     owners, places, gradients = updates.row_owner[drawn], where[drawn], updates.rows.index_select(0, drawn)
     odd = (updates.l2_share != 1).nonzero().flatten()
     if not len(odd):
-        return _MovedRows(owners, places, gradients)
+        return MovedRows(owners, places, gradients)
     even = torch.isin(owners, odd, invert=True)
     dense = gradients.new_zeros(len(updates), len(items), gradients.shape[1])[odd]
     position = torch.full((len(updates),), -1, device=odd.device).scatter_(
@@ -113,7 +113,7 @@ def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRo
     places = torch.cat([places[even], torch.arange(len(items), device=items.device).repeat(len(odd))])
     gradients = torch.cat([gradients[even], dense.flatten(0, 1)])
     order = owners.argsort(stable=True)
-    return _MovedRows(owners[order], places[order], gradients[order])
+    return MovedRows(owners[order], places[order], gradients[order])
 
 
 def _distances(left: Tensor, right: Tensor) -> Tensor:
