@@ -25,6 +25,7 @@ GRID_COMMANDS = {
     "defense-tax": "what each defense costs where nobody attacks",
     "ratios": "0.1, 0.5, 1 and 5 % malicious users",
     "recovery": "an attack that stops half-way, and its half-life",
+    "readings": "the paper's text, its printed formulas, its authors' first program: what the choice does",
     "worst-case": "each defense under its worst attack",
     "deep-poisoning": "attacks on image classifiers against every defense (--dataset mnist --model lenet --rounds 100)",
 }

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.hosting import malicious_seed
 from client.recommend import read_model
 from client.state.about import kept_states, kept_users, read_about, states_of
 from client.state.private_vectors import PrivateVectors
@@ -23,7 +24,9 @@ from data.interactions import ragged_positions
 from data.partition import never_evaluated
 from data.shard import Shard, load_shard
 from experiments.report.sheet import Sheet
-from settings.options import OptionError
+from server.simulation import default_options
+from settings.options import OptionError, read
+from settings.run import RunOptions
 
 TOP = 5
 GROUPS = 5
@@ -67,7 +70,8 @@ def rank_run(run: Path) -> Ranked:
     if options["model"] != "mf":
         raise OptionError(f"{run} trained {options['model']}: only MF's users keep a vector that can be ranked with.")
     interactions = load(options["dataset"], options["data-dir"] or None, options.get("columns", ""))
-    unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], options["seed"])
+    drawn_by = malicious_seed(read(RunOptions, {**default_options(), **options}))
+    unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], drawn_by)
     model = read_model(run / "model.safetensors")
     table = model.rows
     parts = list[tuple[Ints, Ints, Ints, Ints]]()

@@ -112,6 +112,21 @@ def test_an_attacker_sees_its_own_users_alone() -> None:
             view.train(torch.tensor([*chosen, user]))
 
 
+def test_the_attackers_seed_draws_the_malicious_users_and_nothing_else() -> None:
+    """Who is malicious, and thereby who is never evaluated; everybody's honest updates are those of the run's seed."""
+    usual, other = Federation(attack="lie"), Federation(attack="lie", attacker_seed=7)
+    found = [node_of(federation.context(0, 1)).hosting for federation in (usual, other)]
+    assert found[0].users[found[0].malicious].tolist() == MALICIOUS
+    theirs = malicious_users(1000, FRACTION, 7).tolist()
+    assert found[1].users[found[1].malicious].tolist() == theirs
+    assert not found[1].evaluated[theirs].any()
+    honest = [user for user in COHORT if user not in {*MALICIOUS, *theirs}]
+    updates = [federation.train(COHORT).updates for federation in (usual, other)]
+    assert_same(only(updates[0], honest), only(updates[1], honest))
+    same = Federation(attack="lie", attacker_seed=0).train(COHORT).updates
+    assert_same(same, updates[0])
+
+
 def test_nothing_in_the_view_leads_to_the_server_or_to_others() -> None:
     """Its fields are these. Adding one means to widen the threat model: then say so here."""
     assert [field.name for field in dataclasses.fields(AttackerView)] == [
