@@ -188,15 +188,21 @@ GRIDS: dict[str, Callable[[Plan], Grid]] = {
 
 
 def grids_of(names: Sequence[str], plan: Plan) -> list[Grid]:
-    """The grids of these names, with a note of what is not as the paper has it.
+    """The grids of these names, with a note of what is not as the paper has it. Raises ``OptionError``: see ``noted``."""
+    usual = {"deep-poisoning": ROUNDS}
+    grids = [with_rounds(GRIDS[name](plan), plan.rounds, usual.get(name, paper.ROUNDS)) for name in names]
+    return noted(grids, plan)
+
+
+def noted(grids: Sequence[Grid], plan: Plan) -> list[Grid]:
+    """The grids with a note of what is not as the paper has it.
 
     Raises ``OptionError`` where the plan names a defense for fewer rounds that none of them has, or attacks and
     defenses that none of them compares.
     """
     changed = ", ".join(f"{name} = {value}" for name, value in sorted(plan.changed.items()))
     notes = [f"All runs with {changed}."] if changed else []
-    usual = {"deep-poisoning": ROUNDS}
-    grids = [with_rounds(GRIDS[name](plan), plan.rounds, usual.get(name, paper.ROUNDS)) for name in names]
+    grids = list(grids)
     sooner = f"After {plan.rounds} rounds; what the paper prints is after {paper.ROUNDS}."
     for place, grid in enumerate(grids):
         told = [sooner] if plan.rounds != paper.ROUNDS and any(entry.printed for entry in grid.entries) else []
