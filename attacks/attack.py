@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from attacks.view import AttackerView
+from attacks.view import Alteration, AttackerView
 from metrics.metric import Metric
 from protocol.updates import Updates
 
@@ -47,6 +47,13 @@ class Attack(ABC):
         Asked of an attack that has only its options, on the server and on every node: both must get the same.
         """
         return ()
+
+    def private_pairs(self) -> Alteration | None:
+        """What the users' private vectors are stepped by in place of their honest pairs; ``None``: by the honest ones.
+
+        It must depend on nothing but the pairs.
+        """
+        return None
 
     def state(self) -> dict[str, float]:
         """What must survive until the next round, as numbers by name; also what the log shows of the attack."""

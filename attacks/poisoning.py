@@ -11,7 +11,7 @@ from torch import Tensor
 import draws
 from attacks.attack import Attack, is_attacked
 from attacks.claimed_examples import Claim, claiming
-from attacks.view import Alteration, AttackerView, HonestTraining
+from attacks.view import Alteration, AttackerView, HonestTraining, for_users
 from draws import Stream
 from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates, concat
@@ -62,6 +62,17 @@ def poisoned_updates(attacker: Attacker, model: GlobalModel, request: TrainReque
             f"Expected one update for each of {selected[:10].tolist()}, in this order."
         )
     return claiming(poisoned, attacker.claim, view, attacker.max_examples)
+
+
+def private_pairs(attacker: Attacker, request: TrainRequest) -> Alteration | None:
+    """What the node's learner trains malicious users on itself, where their private vectors follow the attack.
+
+    Their updates are replaced by the attack's all the same. ``None``: everybody's own pairs.
+    """
+    if not attacker.attacks_in(request.server_round):
+        return None
+    poisoned = attacker.attack.private_pairs()
+    return None if poisoned is None else for_users(poisoned, attacker.controlled)
 
 
 def with_poison(reply: TrainReply, poisoned: Updates) -> TrainReply:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from protocol.requests import GlobalModel, LossOptions, TrainRequest
@@ -25,7 +26,7 @@ class TrainingPairs:
     ``splits`` (n+1,): user k has the pairs splits[k]:splits[k+1]; ``positives``, ``negatives`` (N,) item
     ids; ``user_vectors`` (n, d): what item vectors are multiplied with; ``table`` (num_items, d). ``history``: all
     the items that the users interacted with in training, as offsets (n+1,) and items, where that is more than the
-    positives.
+    positives. ``users`` (n,): who they are, for a model whose users keep private vectors.
     """
 
     splits: Tensor
@@ -34,12 +35,39 @@ class TrainingPairs:
     user_vectors: Tensor
     table: Tensor
     history: tuple[Tensor, Tensor] | None = None
+    users: Tensor | None = None
 
 
 Alteration = Callable[[Any], Any]
 """What an attack puts in place of honest training. A recommender's training shows it the users' ``TrainingPairs`` and
 takes other positives and negatives (N,) to train on; a classifier's shows it one ``ImageClient`` after another
 and takes what that client uploads (p,)."""
+
+
+def for_users(alter: Alteration, users: Tensor) -> Alteration:
+    """An alteration of recommenders' pairs for some ``users`` alone: all others keep their pairs.
+
+    So do all users of a model without private vectors.
+    """
+
+    def alter_some(pairs: TrainingPairs) -> tuple[Tensor, Tensor]:
+        if pairs.users is None:
+            return pairs.positives, pairs.negatives
+        altered = torch.isin(pairs.users, users).repeat_interleave(pairs.splits.diff())
+        positives, negatives = alter(pairs)
+        return (
+            torch.where(altered, positives, pairs.positives),
+            torch.where(altered, negatives, pairs.negatives),
+        )
+
+    return alter_some
+
+
+Reading = Literal["text", "program"]
+"""Which of two attacks of one name is meant: the one that the paper cites, or what its authors' first program does."""
+
+READINGS = "text: as the paper it is from says; program: as the first program of ClusterAttack's authors does"
+"""What the option ``reading`` of an attack means."""
 
 
 class HonestTraining(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flwr.app import Context, Message, RecordDict
 
-from attacks.poisoning import poisoned_updates, with_poison
+from attacks.poisoning import poisoned_updates, private_pairs, with_poison
 from client.fl_wbc import with_noise
 from client.introduction import introduce
 from client.node import node_of
@@ -31,7 +31,8 @@ def train(content: RecordDict, context: Context) -> RecordDict:
         # The attack trains with the private vectors as they are before the round's step.
         attack = None
         poisoned = None if attacker is None else poisoned_updates(attacker, model, request)
-        reply = node.learner.train(model, request)
+        alter = None if attacker is None else private_pairs(attacker, request)
+        reply = node.learner.train(model, request, alter=alter)
         if attacker is not None and poisoned is not None:
             reply = with_poison(reply, poisoned)
             attack = attacker.attack.state()

@@ -19,6 +19,7 @@ from data.shard import Shard, load_shard
 from data.texts import Texts
 from models.recommenders.cohort import cohort_of
 from protocol.requests import Agreement
+from settings.run import RunOptions
 
 Users = NDArray[np.int64]
 
@@ -52,7 +53,7 @@ def host_interactions(config: ClientConfig, agreement: Agreement | None) -> Shar
     shard, malicious, ids, item_ids = _partition(config) if agreement is None else _own(config, agreement)
     digest = shard_digest(shard, ids, item_ids)
     _tell_of_saturated(shard)
-    unseen = never_evaluated(shard.num_users, config.run.malicious_fraction, config.run.seed)
+    unseen = never_evaluated(shard.num_users, config.run.malicious_fraction, malicious_seed(config.run))
     evaluated = ~np.isin(shard.users, unseen) & (shard.valid >= 0) & (shard.test >= 0)
     return ShardHosting(shard.users, malicious, ids, shard.num_users, shard.num_items, digest, shard, evaluated)
 
@@ -70,10 +71,15 @@ def _tell_of_saturated(shard: Shard) -> None:
             getLogger("flwr").warning(text, len(found), found[0])
 
 
+def malicious_seed(run: RunOptions) -> int:
+    """The seed that draws a run's malicious users, and with them whom no evaluation counts."""
+    return run.seed if run.attacker_seed < 0 else run.attacker_seed
+
+
 def all_malicious(num_users: int, config: ClientConfig) -> Users:
     """The malicious users of the whole population."""
     fraction = config.run.malicious_fraction if config.attacked else 0.0
-    return malicious_users(num_users, fraction, config.run.seed)
+    return malicious_users(num_users, fraction, malicious_seed(config.run))
 
 
 def users_here(num_users: int, malicious: Users, config: ClientConfig, spread: bool = False) -> Users:

@@ -25,6 +25,7 @@ GRID_COMMANDS = {
     "defense-tax": "what each defense costs where nobody attacks",
     "ratios": "0.1, 0.5, 1 and 5 % malicious users",
     "recovery": "an attack that stops half-way, and its half-life",
+    "readings": "the paper's text, its printed formulas, its authors' first program: what the choice does",
     "worst-case": "each defense under its worst attack",
     "deep-poisoning": "attacks on image classifiers against every defense (--dataset mnist --model lenet --rounds 100)",
 }
@@ -63,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
     for name, about in GRID_COMMANDS.items():
         grid = commands.add_parser(name, help=about.replace("%", "%%"), description=about)
         add_grid_options(grid, "classification" if name == "deep-poisoning" else "recommendation")
+        if name == "worst-case":
+            by_share = (
+                "the worst attack by the share of malicious users, from 0 to 10 %%, as a heat map (249 runs a seed)"
+            )
+            grid.add_argument("--heatmap", action="store_true", help=by_share)
         grid.set_defaults(run=_grid, command=name, **OWN_DEFAULTS.get(name, {}))
     own = commands.add_parser("grid", help="attacks × defenses × data sets × models of your choice")
     add_grid_options(own)
@@ -118,10 +124,14 @@ def _grid(asked: argparse.Namespace) -> int:
 
 def _grids(asked: argparse.Namespace) -> list[Grid]:
     from experiments.papers.results import names_of
-    from experiments.runner.grids import grids_of
+    from experiments.runner.grids import grids_of, noted
     from experiments.runner.own_grid import Axes, own_grid
 
     plan = plan_of(asked)
+    if getattr(asked, "heatmap", False):
+        from experiments.runner.worst_map import worst_map
+
+        return noted([worst_map(plan)], plan)
     if asked.command != "grid":
         return grids_of(names_of(asked.command), plan)
     datasets, models = asked.datasets or [asked.dataset], asked.models or [asked.model]

@@ -14,6 +14,7 @@ from attacks.images.poison_data import PoisonOptions
 from client.node_options import NodeOptions
 from models import MODELS
 from models.images.classification import LocalTraining
+from settings.options import options_of
 from settings.reference import Group, as_markdown, as_toml
 from settings.run import RunOptions
 from strategies import RULES
@@ -30,7 +31,7 @@ def groups() -> list[Group]:
     model_of: dict[str, str] = {card.task: name for name, card in MODELS.items()}
     attacks = [attack_class(name, model_of[task]) for task, names in ATTACKS_ON.items() for name in names]
     # Some share their options: each group once.
-    attacking = {kind.prefix: kind.Options for kind in attacks}
+    attacking = {kind.prefix: kind.Options for kind in attacks if options_of(kind.Options)}
     defending = {prefix_of(rule): rule.Options for rule in RULES.values()} | {PREFIX: FlWbcOptions}
     return [
         Group(RunOptions),

@@ -95,6 +95,14 @@ class RunOptions:
         read_by="both",
     )
     malicious_fraction: float = option(0.01, "the attacker's share of the users", at_least=0, below=1, read_by="both")
+    attacker_seed: int = option(
+        -1,
+        "of who is malicious, apart from all else that is random; -1: the seed",
+        at_least=-1,
+        below=1 << 63,
+        expected="a seed, 0 or more, or -1 for the run's",
+        read_by="node",
+    )
     attack_start: int = option(1, "the first round in which malicious users poison", read_by="both")
     attack_stop: int = option(0, "the last round in which they do; 0: no end", at_least=0, read_by="both")
     attack_examples: Literal["honest", "median", "cap"] = option(

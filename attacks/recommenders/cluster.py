@@ -22,7 +22,8 @@ class ClusterOptions:
     """Options of ClusterAttack.
 
     ``bound``: ``rescale`` sets each row to the length of Eq. 3's bound, as the authors' program does; ``clip`` only
-    shortens, as their text says.
+    shortens, as their text says. ``loss``: ``mean`` divides Eq. 2 by K, as their program does; ``sum`` is as printed,
+    which makes a difference where rows are clipped.
     """
 
     clusters: int = option(2, "initial K; the paper takes 8 on Gowalla", at_least=1)
@@ -36,6 +37,9 @@ class ClusterOptions:
     decay: float = option(0.999, "of the moving average of the loss", above=0, below=1)
     largest_deviation: float = option(3.0, "standard deviations that a row may be longer than the mean", at_least=0)
     bound: Literal["rescale", "clip"] = option("rescale", "rescale (the authors' program); clip (their text)")
+    loss: Literal["mean", "sum"] = option(
+        "mean", "of Eq. 2: mean, divided by K (the authors' program); sum (as printed)"
+    )
     rows: Literal["all", "touched"] = option("all", "all; touched: only the items that the honest update touches")
     contrastive_order: Literal["before", "after"] = option(
         "before", "of cluster+cl: add the contrastive gradient before or after the bound"
@@ -80,7 +84,7 @@ class ClusterAttack(Attack):
         original = replace(loss, contrastive_weight=0.0)
         bounds = honest_norms(view.sample_honest(original), table, loss.weight_decay)
         assignment, centroids = kmeans(table, self._clusters.clusters, view.generator)
-        self._loss, gradient = cluster_gradient(table, assignment, centroids)
+        self._loss, gradient = cluster_gradient(table, assignment, centroids, self.options.loss)
         if self.options.adaptive:
             self._clusters = self._clusters.observe(self._loss)
         return self._upload(view, gradient, bounds)
@@ -123,10 +127,16 @@ class ClusterAttackWithContrast(ClusterAttack):
         return replace(poisoned, rows=poisoned.rows + contrast[poisoned.row_owner, poisoned.items])
 
 
-def cluster_gradient(table: Tensor, assignment: Tensor, centroids: Tensor) -> tuple[float, Tensor]:
-    """L_attack = (1/K) Σ_i ‖e_i − c_a(i)‖² (Eq. 2) and ∂L_attack/∂E (num_items, d), centroids held constant."""
+def cluster_gradient(
+    table: Tensor, assignment: Tensor, centroids: Tensor, loss: Literal["mean", "sum"] = "mean"
+) -> tuple[float, Tensor]:
+    """L_attack = (1/K) Σ_i ‖e_i − c_a(i)‖² (Eq. 2) and ∂L_attack/∂E (num_items, d), centroids held constant.
+
+    Without 1/K where ``loss`` is "sum".
+    """
     difference = table - centroids[assignment]
-    return float(difference.square().sum()) / len(centroids), difference * (2 / len(centroids))
+    parts = len(centroids) if loss == "mean" else 1
+    return float(difference.square().sum()) / parts, difference * (2 / parts)
 
 
 def bounded(gradient: Tensor, lengths: Tensor, bound: Literal["rescale", "clip"]) -> Tensor:

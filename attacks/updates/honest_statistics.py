@@ -22,19 +22,21 @@ class Coordinates:
     shared: Tensor
 
 
-def honest_moments(honest: Updates) -> tuple[Coordinates, Coordinates]:
+def honest_moments(honest: Updates, correction: int = 0) -> tuple[Coordinates, Coordinates]:
     """μ and σ of n ≥ 1 honest updates by coordinate, rows that a user did not send counted as zeros.
 
-    σ divides by n, so that it is 0 for a single user. Items that nobody touched have μ = σ = 0 and are left out.
+    σ divides by n − ``correction``; for a single user it is 0. Items that nobody touched have μ = σ = 0 and are left
+    out.
     """
     count = len(honest)
     items, place = torch.unique(honest.items, return_inverse=True)
     senders = torch.bincount(place, minlength=len(items)).unsqueeze(1)
     mean = honest.rows.new_zeros(len(items), honest.dim).index_add_(0, place, honest.rows) / count
     squares = torch.zeros_like(mean).index_add_(0, place, (honest.rows - mean[place]).square())
-    variance = (squares + (count - senders) * mean.square()) / count
+    degrees = max(count - correction, 1)
+    variance = (squares + (count - senders) * mean.square()) / degrees
     shared_mean = honest.shared.mean(0)
-    shared_variance = (honest.shared - shared_mean).square().mean(0)
+    shared_variance = (honest.shared - shared_mean).square().mean(0) * (count / degrees)
     return Coordinates(items, mean, shared_mean), Coordinates(items, variance.sqrt(), shared_variance.sqrt())
 
 

@@ -11,18 +11,25 @@ from torch import Tensor
 from attacks.attack import Attack
 from attacks.updates.honest_statistics import Coordinates, honest_moments, poisoned_updates
 from attacks.updates.line_search import SEARCHED, AssumedRule, best_factor
-from attacks.view import AttackerView
+from attacks.view import READINGS, AttackerView, Reading
 from protocol.updates import Updates
 from settings.options import option, require
 
 LARGEST_Z = 100.0
 
+PROGRAMS_Z = 0.1
+"""In the first program of the authors of ClusterAttack."""
+
 
 @dataclass(frozen=True)
 class LieOptions:
-    """Options of LIE; z is as large as the formula allows, as it is set, or searched for (see ``line_search``)."""
+    """Options of LIE; z is as large as the formula allows, as it is set, or searched for (see ``line_search``).
 
-    z: float = option(0.0, "deviations from the mean; 0: the paper's formula")
+    ``reading``: in the authors' program z is 0.1 unless it is set, and σ divides by the number of updates less one.
+    """
+
+    reading: Reading = option("text", READINGS)
+    z: float = option(0.0, "deviations from the mean; 0: the paper's formula, or the program's 0.1")
     assumed_rule: AssumedRule = option("none", SEARCHED)
 
 
@@ -35,11 +42,14 @@ class Lie(Attack):
     def poison(self, view: AttackerView) -> Updates:
         """The same update for every selected user."""
         sample = view.sample_honest()
-        mean, deviation = honest_moments(sample)
+        program = self.options.reading == "program"
+        mean, deviation = honest_moments(sample, correction=program)
         if self.options.assumed_rule != "none":
             z = best_factor(view, sample, self.options.assumed_rule, shifted_mean, LARGEST_Z)
         else:
-            z = self.options.z or largest_z(view.clients_per_round, view.expected_malicious)
+            z = self.options.z or (
+                PROGRAMS_Z if program else largest_z(view.clients_per_round, view.expected_malicious)
+            )
         rows, shared = mean.rows - z * deviation.rows, mean.shared - z * deviation.shared
         return poisoned_updates(view.honest, Coordinates(mean.items, rows, shared))
 

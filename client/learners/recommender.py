@@ -156,6 +156,7 @@ class RecommenderLearner:
             negatives=training.negatives[paired],
             user_vectors=self._recommender.user_vectors(model.items, model.shared, cohort, training.vectors),
             table=model.items,
+            users=torch.from_numpy(cohort.users) if self._recommender.private_vectors else None,
             history=None if all_paired else (torch.from_numpy(whole.splits), torch.from_numpy(whole.items)),
         )
         altered = training.positives.clone(), training.negatives.clone()

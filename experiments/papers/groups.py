@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.hosting import malicious_seed
 from client.recommend import read_model
 from client.state.about import kept_states, kept_users, opened, read_about, states_of
 from client.state.private_vectors import PrivateVectors
@@ -27,7 +28,9 @@ from metrics.coverage import Coverage
 from metrics.groups import RankingByGroup, by_activity, by_popularity
 from metrics.ranked import HeldOut, ranked
 from metrics.ranking import Ranking, ranking_metrics
-from settings.options import OptionError
+from server.simulation import default_options
+from settings.options import OptionError, read
+from settings.run import RunOptions
 
 TOP = 5
 GROUPS = 5
@@ -70,7 +73,8 @@ def break_down(run: Path) -> Breakdown:
     if options["model"] != "mf":
         raise OptionError(f"{run} trained {options['model']}: only MF's users keep a vector that can be ranked with.")
     interactions = load(options["dataset"], options["data-dir"] or None, options.get("columns", ""))
-    unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], options["seed"])
+    drawn_by = malicious_seed(read(RunOptions, {**default_options(), **options}))
+    unseen = never_evaluated(interactions.num_users, options["malicious-fraction"], drawn_by)
     model = read_model(run / "model.safetensors")
     table = model.rows
     elsewhere = options["state-dir"]

@@ -37,6 +37,12 @@ DEFENSES = {
     "per-item-krum": "Krum per item",
 }
 
+ORDER = (
+    "MultiKrum+UNION and NormBound+UNION, as the paper writes them, are union+multi-krum and union+norm-bound here: "
+    "UNION judges all updates, the other rule those that it leaves."
+)
+"""Why names of defenses stand in another order in labels than in options."""
+
 
 def attack_label(name: str) -> str:
     """What the paper calls an attack; others go by their own name."""

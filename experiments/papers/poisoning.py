@@ -11,8 +11,9 @@ from typing import Any
 from attacks.images.persistence import WAITS, half_life, success_after, success_at
 from experiments.report.round_lines import evaluations, judged, round_lines
 from experiments.report.sheet import Sheet
-from experiments.runner.cell import Cell, cell
+from experiments.runner.cell import Cell
 from experiments.runner.completion import Completion
+from experiments.runner.entries import cells_of
 from experiments.runner.grid import Entry, Grid, Plan
 from models import MODELS
 from settings.options import Scalar
@@ -82,8 +83,7 @@ def poisoning_grid(plan: Plan) -> Grid:
             if name == "none":
                 unused = ("deep-poisoning-", "backdoor-", "alternating-", "attack-")
                 options = {key: value for key, value in options.items() if not key.startswith(unused)}
-            cells = tuple(cell({**options, "seed": seed}) for seed in plan.seeds)
-            entries.append(Entry((attack, defense), cells, None, baseline))
+            entries.append(Entry((attack, defense), cells_of(plan, options), None, baseline))
     malicious = float(plan.extra.get("malicious-fraction", MALICIOUS))
     title = f"Poisoned image classifiers: {model} on {plan.dataset}, {100 * malicious:g} % malicious clients"
     return Grid("deep-poisoning", title, ("attack", "defense"), tuple(entries), ("accuracy", "attack_success"))

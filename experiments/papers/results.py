@@ -13,9 +13,10 @@ from experiments.papers import figures, projection, verdicts
 from experiments.papers.poisoning import poisoning_sheet
 from experiments.papers.poisoning_figure import poisoning_figure
 from experiments.papers.tables import lines_of, sheet
+from experiments.papers.worst_map import map_figure, map_sheet
 from experiments.report.heatmap import heatmap
 from experiments.report.sheet import Sheet
-from experiments.runner import own_grid
+from experiments.runner import own_grid, worst_map
 from experiments.runner.cell import Cell
 from experiments.runner.completion import Completion, Place, complete, survey
 from experiments.runner.grid import Grid
@@ -56,6 +57,8 @@ def sheet_of(grid: Grid, completion: Completion, runs: Path) -> Sheet:
     notes = provenance(grid.cells, completion, runs)
     if grid.name == "worst-case":
         return verdicts.worst_case(grid, completion, notes)
+    if grid.name == worst_map.NAME:
+        return map_sheet(grid, completion, notes)
     if grid.name == "recovery":
         return verdicts.recovery(grid, completion, runs, notes)
     if grid.name == "deep-poisoning":
@@ -70,6 +73,8 @@ def draw(grid: Grid, completion: Completion, runs: Path, output: Path) -> list[P
     if grid.name == own_grid.NAME:
         lines = [line for line in lines_of(grid, completion) if line.metric == grid.metrics[0]]
         return heatmap(lines, grid.title, output, grid.name)
+    if grid.name == worst_map.NAME:
+        return map_figure(grid, completion, output)
     if grid.name == "figure2":
         return figures.figure2(grid, completion, output)
     if grid.name == "figure3":

@@ -54,7 +54,8 @@ class Cell:
     def label(self) -> str:
         """What a person calls it."""
         options = self.options
-        return f"{options['attack']} / {options['defense']} / seed {options['seed']}"
+        attackers = f", attackers {options['attacker-seed']}" if "attacker-seed" in options else ""
+        return f"{options['attack']} / {options['defense']} / seed {options['seed']}{attackers}"
 
 
 def cell(options: Mapping[str, Scalar]) -> Cell:

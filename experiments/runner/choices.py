@@ -20,6 +20,7 @@ SET_OTHERWISE = {
     "dataset": "--dataset",
     "model": "--model",
     "seed": "--seeds",
+    "attacker-seed": "--attacker-seeds",
     "num-server-rounds": "--rounds",
     "attack": "--add-attack",
     "defense": "--add-defense",
@@ -38,6 +39,14 @@ def add_grid_options(parser: argparse.ArgumentParser, task: str = "recommendatio
     parser.add_argument("--dataset", default="ml-1m", help="ml-1m, gowalla, synthetic, or a file (ml-1m)")
     parser.add_argument("--model", default="mf", choices=models, help=f"one of {', '.join(models)} ({models[0]})")
     parser.add_argument("--seeds", type=at_least_one, default=1, help="how many: 0, 1, … (1; the paper: 5)")
+    parser.add_argument(
+        "--attacker-seeds",
+        type=at_least_one,
+        default=0,
+        metavar="N",
+        help="each seed with the same N choices of the malicious users, which tells both spreads apart (each seed "
+        "draws its own)",
+    )
     parser.add_argument("--rounds", type=at_least_one, default=paper.ROUNDS, help=f"of each run ({paper.ROUNDS})")
     parser.add_argument(
         "--rounds-for",
@@ -79,8 +88,11 @@ def plan_of(asked: argparse.Namespace) -> Plan:
         if name in SET_OTHERWISE and (name, asked.command) != ("malicious-fraction", "deep-poisoning"):
             raise OptionError(f"--set {name}: a table sets it itself; use {SET_OTHERWISE[name]}.")
     seeds = tuple(range(asked.seeds))
+    attackers = tuple(range(asked.attacker_seeds))
     more = {"attacks": tuple(asked.add_attack), "defenses": tuple(asked.add_defense)}
-    return Plan(asked.dataset, asked.model, seeds, asked.rounds, dict(asked.rounds_for), dict(asked.extra), **more)
+    return Plan(
+        asked.dataset, asked.model, seeds, attackers, asked.rounds, dict(asked.rounds_for), dict(asked.extra), **more
+    )
 
 
 def place_of(asked: argparse.Namespace) -> Place:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from experiments.papers import paper
 from experiments.runner.cell import Cell
@@ -15,13 +15,15 @@ from settings.run import declaration
 class Plan:
     """What the command line asked for.
 
-    ``rounds_for``: fewer rounds for the defenses named, because they are slow; ``extra``: options for all runs;
+    ``attacker_seeds``: each seed with each of these choices of the malicious users; without any each seed draws its
+    own. ``rounds_for``: fewer rounds for the defenses named, because they are slow; ``extra``: options for all runs;
     ``attacks``, ``defenses``: more than the paper's, in the grids that compare them.
     """
 
     dataset: str = "ml-1m"
     model: str = "mf"
     seeds: tuple[int, ...] = (0,)
+    attacker_seeds: tuple[int, ...] = ()
     rounds: int = paper.ROUNDS
     rounds_for: Mapping[str, int] = field(default_factory=dict)
     extra: Mapping[str, Scalar] = field(default_factory=dict)
@@ -63,3 +65,8 @@ class Grid:
     def cells(self) -> list[Cell]:
         """All runs, each once."""
         return list(dict.fromkeys(cell for entry in self.entries for cell in entry.cells))
+
+
+def with_rounds(grid: Grid, rounds: int, usual: int) -> Grid:
+    """The grid, whose title says the rounds where they are not the usual ones, the paper's."""
+    return grid if rounds == usual else replace(grid, title=f"{grid.title}, {rounds} rounds")

@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from experiments.papers import paper
-from experiments.papers.poisoning import poisoning_grid
-from experiments.runner.cell import cell
-from experiments.runner.grid import Entry, Grid, Plan
+from experiments.papers.poisoning import ROUNDS, poisoning_grid
+from experiments.runner.entries import entry, percent
+from experiments.runner.grid import Entry, Grid, Plan, with_rounds
+from experiments.runner.readings import readings
 from settings.options import Scalar, require
 
 FIGURE_4_ROUNDS = 50
 """Figure 4 shows the first rounds of a training, ten a column."""
 
 RATIOS = (0.001, 0.005, 0.01, 0.05)
-
-
-NOTHING: Mapping[str, Scalar] = {}
-
-
-def options(
-    plan: Plan, attack: str, defense: str, fraction: float, more: Mapping[str, Scalar] = NOTHING
-) -> dict[str, Scalar]:
-    """A run's options as the paper sets them, and ``more``; without attack what concerns ClusterAttack is left out.
-
-    Raises ``OptionError`` where the plan wants other values for ``more``, by which the grid's lines differ.
-    """
-    for name in sorted(set(more) & set(plan.extra)):
-        require(False, name, plan.extra[name], "an option by which the lines of this table do not differ")
-    rounds = plan.rounds_of(defense)
-    setting = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)
-    chosen: dict[str, Scalar] = dict(setting)
-    chosen |= {"dataset": plan.dataset, "model": plan.model, "attack": attack, "defense": defense}
-    chosen |= {"num-server-rounds": rounds, "eval-every": max(1, rounds // paper.EVALUATIONS)}
-    chosen |= {"malicious-fraction": fraction, **({} if defense == "none" else paper.DEFENDED)}
-    chosen |= {**more, **plan.extra}
-    if attack == "none":
-        chosen = {name: value for name, value in chosen.items() if not name.startswith("cluster-")}
-    return chosen
-
-
-def entry(
-    plan: Plan,
-    labels: tuple[str, ...],
-    attack: str,
-    defense: str = "none",
-    fraction: float = 0.01,
-    baseline: int | None = None,
-    more: Mapping[str, Scalar] = NOTHING,
-) -> Entry:
-    """A line of a table with a run for each seed."""
-    asked = options(plan, attack, defense, fraction, more)
-    cells = tuple(cell({**asked, "seed": seed}) for seed in plan.seeds)
-    as_printed = not more and not plan.changed
-    known = paper.printed(plan.dataset, plan.model, attack, defense, fraction) if as_printed else None
-    return Entry(labels, cells, known, baseline)
 
 
 def table1(plan: Plan) -> Grid:
@@ -69,9 +29,12 @@ def table1(plan: Plan) -> Grid:
 def table3(plan: Plan) -> Grid:
     """ClusterAttack with and without the contrastive task against UNION."""
     lines = [
-        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense)
-        for defense in ("union+multi-krum", "union+norm-bound")
-        for attack in ("cluster", "cluster+cl")
+        _honest(plan),
+        *(
+            entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense, baseline=0)
+            for defense in ("union+multi-krum", "union+norm-bound")
+            for attack in ("cluster", "cluster+cl")
+        ),
     ]
     title = f"Table 3: an attacker who also trains UNION's task, {plan.model} on {plan.dataset}, 1 % malicious users"
     return Grid("table3", title, ("defense", "attack"), tuple(lines))
@@ -92,32 +55,39 @@ def table4(plan: Plan) -> Grid:
 def table5(plan: Plan) -> Grid:
     """More malicious users."""
     lines = [
-        entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense, 0.05)
-        for defense in ("none", "union+multi-krum", "union+norm-bound")
-        for attack in paper.TABLE_5_ATTACKS
+        _honest(plan),
+        *(
+            entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense, 0.05, 0)
+            for defense in ("none", "union+multi-krum", "union+norm-bound")
+            for attack in paper.TABLE_5_ATTACKS
+        ),
     ]
     title = f"Table 5: 5 % malicious users, {plan.model} on {plan.dataset}"
     return Grid("table5", title, ("defense", "attack"), tuple(lines))
 
 
+def _honest(plan: Plan) -> Entry:
+    """The first line of a table: neither attack nor defense, the run that the others are compared with."""
+    return entry(plan, (paper.defense_label("none"), paper.attack_label("none")), "none", baseline=0)
+
+
 def figure2(plan: Plan) -> Grid:
-    """Every defense against every attack, 1 % malicious."""
+    """Every defense against every attack, 1 % malicious, compared with the run of its defense that nobody attacks."""
     lines = [
         entry(plan, (paper.defense_label(defense), paper.attack_label(attack)), attack, defense)
         for defense in (*paper.FIGURE_2_DEFENSES, *plan.defenses)
         for attack in (*paper.FIGURE_2_ATTACKS, *plan.attacks)
     ]
+    calm = {line.labels[0]: at for at, line in enumerate(lines) if _is_calm(line)}
+    lines = [replace(line, baseline=calm[line.labels[0]]) for line in lines]
     title = f"Figure 2: every defense against every attack, {plan.model} on {plan.dataset}, 1 % malicious users"
     return Grid("figure2", title, ("defense", "attack"), tuple(lines))
 
 
 def worst_case(plan: Plan) -> Grid:
-    """Figure 2's runs, each compared with the one of the same defense that nobody attacks."""
-    grid = figure2(plan)
-    calm = {line.cells[0].options["defense"]: at for at, line in enumerate(grid.entries) if _is_calm(line)}
-    lines = [replace(line, baseline=calm[line.cells[0].options["defense"]]) for line in grid.entries]
+    """Figure 2's runs: which attack hurts each defense most."""
     title = f"Every defense under its worst attack, {plan.model} on {plan.dataset}, 1 % malicious users"
-    return replace(grid, name="worst-case", title=title, entries=tuple(lines))
+    return replace(figure2(plan), name="worst-case", title=title)
 
 
 def _is_calm(line: Entry) -> bool:
@@ -144,9 +114,12 @@ def figure3(plan: Plan) -> Grid:
 def figure4(plan: Plan) -> Grid:
     """UNION under ClusterAttack with and without its contrastive task, one seed; the first rounds' updates recorded."""
     recorded: dict[str, Scalar] = {"record-updates": f"1-{FIGURE_4_ROUNDS}", **plan.extra}
-    one_seed = replace(plan, seeds=plan.seeds[:1], extra=recorded)
+    one_seed = replace(plan, seeds=plan.seeds[:1], attacker_seeds=plan.attacker_seeds[:1], extra=recorded)
     tasks = (("with the contrastive task", "on"), ("without the contrastive task", "off"))
-    lines = [entry(one_seed, (label,), "cluster", "union", more={"contrastive-task": task}) for label, task in tasks]
+    lines = [
+        entry(one_seed, (label,), "cluster", "union", baseline=0, more={"contrastive-task": task})
+        for label, task in tasks
+    ]
     title = f"Figure 4: received updates and their uniformities, {plan.model} on {plan.dataset}"
     note = f"Drawn: rounds 1 to {FIGURE_4_ROUNDS}, ten a column; a column's PCA is of all updates of its rounds."
     return Grid("figure4", title, ("UNION",), tuple(lines), notes=(note,))
@@ -208,20 +181,28 @@ GRIDS: dict[str, Callable[[Plan], Grid]] = {
     "ratios": ratios,
     "recovery": recovery,
     "worst-case": worst_case,
+    "readings": readings,
     "deep-poisoning": poisoning_grid,
 }
 """The tables and figures by the command that makes them."""
 
 
 def grids_of(names: Sequence[str], plan: Plan) -> list[Grid]:
-    """The grids of these names, with a note of what is not as the paper has it.
+    """The grids of these names, with a note of what the paper has otherwise. Raises ``OptionError``: see ``noted``."""
+    usual = {"deep-poisoning": ROUNDS}
+    grids = [with_rounds(GRIDS[name](plan), plan.rounds, usual.get(name, paper.ROUNDS)) for name in names]
+    return noted(grids, plan)
+
+
+def noted(grids: Sequence[Grid], plan: Plan) -> list[Grid]:
+    """The grids with a note of what is not as the paper has it.
 
     Raises ``OptionError`` where the plan names a defense for fewer rounds that none of them has, or attacks and
     defenses that none of them compares.
     """
     changed = ", ".join(f"{name} = {value}" for name, value in sorted(plan.changed.items()))
     notes = [f"All runs with {changed}."] if changed else []
-    grids = [GRIDS[name](plan) for name in names]
+    grids = list(grids)
     sooner = f"After {plan.rounds} rounds; what the paper prints is after {paper.ROUNDS}."
     for place, grid in enumerate(grids):
         told = [sooner] if plan.rounds != paper.ROUNDS and any(entry.printed for entry in grid.entries) else []
@@ -237,8 +218,3 @@ def grids_of(names: Sequence[str], plan: Plan) -> list[Grid]:
 
 
 PAPERS = ("table1", "table3", "table4", "table5", "figure2", "figure3", "figure4")
-
-
-def percent(fraction: float) -> str:
-    """0.001 is "0.1 %"."""
-    return f"{100 * fraction:g} %"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.papers import paper
-from experiments.runner.grid import Entry, Grid, Plan
-from experiments.runner.grids import entry
+from experiments.runner.entries import entry
+from experiments.runner.grid import Entry, Grid, Plan, with_rounds
 from models import MODELS
 from settings.options import require
 
@@ -42,7 +42,8 @@ def own_grid(plan: Plan, axes: Axes) -> Grid:
             for defense in axes.defenses:
                 lines += _compared(replace(plan, dataset=dataset, model=model), axes, defense, len(lines))
     title = f"{', '.join(axes.models)} on {', '.join(map(_short, axes.datasets))}, {100 * axes.fraction:g} % malicious"
-    return Grid(NAME, title, ("data set", "model", "defense", "attack"), tuple(lines), ("hr@5", "ndcg@5"))
+    grid = Grid(NAME, title, ("data set", "model", "defense", "attack"), tuple(lines), ("hr@5", "ndcg@5"))
+    return with_rounds(grid, plan.rounds, paper.ROUNDS)
 
 
 def _compared(plan: Plan, axes: Axes, defense: str, first: int) -> list[Entry]:

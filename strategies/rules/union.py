@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from settings.options import option
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper, assumed_attackers
 from strategies.server_model import ServerModel
 from strategies.sparse import gap_statistic
+from strategies.sparse.squared_uniformity import squared_uniformities
 from strategies.sparse.uniformity import uniformities
 
 
@@ -22,9 +23,18 @@ from strategies.sparse.uniformity import uniformities
 class UnionOptions(RuleOptions):
     """``drop_small_minority``: the authors' program drops the smaller cluster, whatever the gap statistic says, where
     it holds no more than ``num_malicious_nodes`` updates. It needs the attackers' number, which no server knows.
+
+    ``step`` and ``distance``: the authors' program steps by the server's Adam and takes plain distances, and so do
+    the values in their Figure 4; as Algorithm 2 and Eq. 6 are printed the step is Θ − η·g, the distance squared.
     """
 
     num_items: int = option(500, "items drawn each round to measure uniformity on", at_least=2)
+    step: Literal["adam", "sgd"] = option(
+        "adam", "with an update alone: adam, the server's (the authors' program); sgd, Θ − ηg (Algorithm 2 as printed)"
+    )
+    distance: Literal["plain", "squared"] = option(
+        "plain", "between item vectors: plain (the authors' program); squared (Eq. 6 as printed)"
+    )
     gap_draws: int = option(50, "reference samples B of the gap statistic", at_least=2)
     drop_small_minority: bool = option(
         False, "also drop the smaller cluster where it has no more updates than there are assumed attackers"
@@ -48,7 +58,10 @@ class Union(Wrapper):
     options: UnionOptions
 
     def judge(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict]:
-        uniformity = uniformities(updates, server.model, self._draw(server.model, server.generator))
+        drawn = self._draw(server.model, server.generator)
+        model = server.model if self.options.step == "adam" else with_plain_steps(server.model)
+        measure = uniformities if self.options.distance == "plain" else squared_uniformities
+        uniformity = measure(updates, model, drawn)
         values = uniformity.cpu().numpy()
         clusters = gap_statistic.num_clusters(values, server.generator, self.options.gap_draws)
         minority = torch.from_numpy(smaller_cluster(values)).to(uniformity.device)
@@ -67,6 +80,17 @@ class Union(Wrapper):
         total = len(model.items)
         drawn = generator.choice(total, min(self.options.num_items, total), replace=False)
         return torch.from_numpy(drawn).to(model.items.device)
+
+
+def with_plain_steps(model: ServerModel) -> ServerModel:
+    """The model such that an update g, a gradient, steps it to Θ − η(g + λΘ).
+
+    Raises ``ValueError`` for a model whose updates are differences.
+    """
+    if model.optimizer != "adam":
+        raise ValueError("with_plain_steps: expected a model that is stepped by gradients.")
+    # The plain optimizer adds differences, Θ + η(Δ − λΘ): with both signs turned it descends by gradients.
+    return replace(model, optimizer="sgd", learning_rate=-model.learning_rate, weight_decay=-model.weight_decay)
 
 
 def smaller_cluster(values: gap_statistic.Floats) -> gap_statistic.Bools:

@@ -32,7 +32,7 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     centre = untouched.mean(0)
     base = untouched - centre
 
-    moved = _moved_rows(updates, model, items)
+    moved = moved_rows(updates, model, items)
     if base.device.type == "cpu" and base.dtype in (torch.float32, torch.float64):
         return _compiled(moved, drawn, base, centre, n) / (k * (k - 1))
     touched = torch.zeros(n, k, dtype=torch.float64, device=base.device)
@@ -66,7 +66,7 @@ def uniformities(updates: Updates, model: ServerModel, items: Tensor) -> Tensor:
     return totals / (k * (k - 1))
 
 
-def _compiled(moved: _MovedRows, drawn: ServerModel, base: Tensor, centre: Tensor, n: int) -> Tensor:
+def _compiled(moved: MovedRows, drawn: ServerModel, base: Tensor, centre: Tensor, n: int) -> Tensor:
     """(n,) float64: the sums over all ordered pairs of rows, on a CPU."""
     steps = (drawn.preview_rows(moved.places, moved.gradients) - centre).contiguous().numpy()
     common = _distances(base.unsqueeze(0), base.unsqueeze(0))[0].fill_diagonal_(0).numpy()
@@ -83,7 +83,7 @@ def _compiled(moved: _MovedRows, drawn: ServerModel, base: Tensor, centre: Tenso
 
 
 @dataclass(frozen=True)
-class _MovedRows:
+class MovedRows:
     """Touched drawn rows by owner: ``owners`` (r,), ``places`` (r,) among the drawn, ``gradients`` (r, d)."""
 
     owners: Tensor
@@ -108,7 +108,7 @@ def _chunks(counts: Tensor, k: int) -> list[Tensor]:
     return chunks[::-1]
 
 
-def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRows:
+def moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> MovedRows:
     """The drawn rows that each update moves.
 
     An update with another share of the L2 term than 1 moves every row: it is made explicit there.
@@ -121,7 +121,7 @@ def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRo
     owners, places, gradients = updates.row_owner[drawn], where[drawn], updates.rows.index_select(0, drawn)
     odd = (updates.l2_share != 1).nonzero().flatten()
     if not len(odd):
-        return _MovedRows(owners, places, gradients)
+        return MovedRows(owners, places, gradients)
     even = torch.isin(owners, odd, invert=True)
     dense = gradients.new_zeros(len(updates), len(items), gradients.shape[1])[odd]
     position = torch.full((len(updates),), -1, device=odd.device).scatter_(
@@ -133,7 +133,7 @@ def _moved_rows(updates: Updates, model: ServerModel, items: Tensor) -> _MovedRo
     places = torch.cat([places[even], torch.arange(len(items), device=items.device).repeat(len(odd))])
     gradients = torch.cat([gradients[even], dense.flatten(0, 1)])
     order = owners.argsort(stable=True)
-    return _MovedRows(owners[order], places[order], gradients[order])
+    return MovedRows(owners[order], places[order], gradients[order])
 
 
 def _distances(left: Tensor, right: Tensor) -> Tensor:

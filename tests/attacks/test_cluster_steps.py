@@ -140,6 +140,10 @@ def test_the_gradient_is_that_of_eq_2_with_centroids_held_constant() -> None:
     assert isinstance(slow, torch.Tensor)
     (expected,) = torch.autograd.grad(slow, table)
     loss, gradient = cluster_gradient(table.detach(), assignment, centroids)
+    # As Eq. 2 is printed: a plain sum.
+    summed, steeper = cluster_gradient(table.detach(), assignment, centroids, "sum")
+    assert summed == pytest.approx(len(centroids) * loss)
+    torch.testing.assert_close(steeper, len(centroids) * gradient)
     assert loss == pytest.approx(float(slow.detach()))
     torch.testing.assert_close(gradient, expected)
 

@@ -6,7 +6,7 @@ import torch
 from attacked_world import DIM, PLAIN, SEED, Side, dense, population, random_model, real_view
 from torch import Tensor
 
-from attacks.recommenders.fed_attack import FedAttack, FedAttackOptions, hardest_pairs
+from attacks.recommenders.fed_attack import FedAttack, FedAttackOptions, extreme_pairs, hardest_pairs
 from attacks.recommenders.label_flip import LabelFlip
 from attacks.view import TrainingPairs
 from models.recommenders.cohort import cohort_of
@@ -73,6 +73,37 @@ def test_fed_attack_trains_on_the_hardest_pairs(reading: str) -> None:
         positives = farthest if reading == "farthest" else own
         expected = slow_gradient(model.items, vector, positives, nearest)
         np.testing.assert_allclose(dense(poisoned, population().num_items)[k], expected, atol=1e-7)
+
+
+def slow_extremes(table: Tensor, vector: Tensor, count: int) -> tuple[list[int], list[int]]:
+    """One positive, the item with the lowest of all scores, and as negatives the ``count`` items with the highest."""
+    scores = (table.to(torch.float64) @ vector.to(torch.float64)).tolist()
+    ranked = sorted(range(len(scores)), key=lambda item: -scores[item])
+    worst = min(range(len(scores)), key=lambda item: scores[item])
+    return [worst] * count, [ranked[k % len(ranked)] for k in range(count)]
+
+
+def test_the_programs_fed_attack_has_one_positive_and_any_negatives() -> None:
+    side, model = Side(CONTROLLED), random_model()
+    attack = FedAttack(FedAttackOptions(reading="program"))
+    poisoned = attack.poison(real_view(attack, CONTROLLED, SELECTED, model=model, side=side))
+    for k, user in enumerate(SELECTED):
+        own, _ = honest_pairs(side, user)
+        vector = side.vectors([user])[0]
+        expected = slow_gradient(model.items, vector, *slow_extremes(model.items, vector, len(own)))
+        np.testing.assert_allclose(dense(poisoned, population().num_items)[k], expected, atol=1e-7)
+
+
+def test_the_programs_choice_equals_a_slow_one_for_users_of_any_length() -> None:
+    generator = np.random.default_rng(6)
+    table = torch.from_numpy(generator.normal(size=(5, 4))).to(torch.float32)
+    vectors = torch.from_numpy(generator.normal(size=(3, 4))).to(torch.float32)
+    splits, positives = torch.tensor([0, 2, 2, 14]), torch.zeros(14, dtype=torch.int64)
+    chosen = extreme_pairs(TrainingPairs(splits, positives, positives, vectors, table))
+    for user in range(3):
+        part = slice(int(splits[user]), int(splits[user + 1]))
+        expected = slow_extremes(table, vectors[user], part.stop - part.start)
+        assert (chosen[0][part].tolist(), chosen[1][part].tolist()) == expected
 
 
 def test_fed_attack_follows_the_model() -> None:

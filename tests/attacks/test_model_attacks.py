@@ -8,8 +8,8 @@ import torch
 from attacked_world import dense, random_updates, scripted_view
 from scipy.stats import kstest
 
-from attacks.updates.fang import Fang
-from attacks.updates.gaussian import Gaussian
+from attacks.updates.fang import Fang, FangOptions
+from attacks.updates.gaussian import Gaussian, GaussianOptions
 from attacks.updates.honest_statistics import honest_moments
 from attacks.updates.lie import Lie, LieOptions, largest_z, supporters_needed
 from protocol.requests import GlobalModel
@@ -87,6 +87,47 @@ def test_gaussian_draws_have_the_honest_moments() -> None:
     assert np.abs(standard.var(0) - 1).max() < 5 * np.sqrt(2 / count)
     assert kstest(standard.ravel(), "norm").pvalue > 1e-3
     assert len(np.unique(standard, axis=0)) == count
+
+
+def test_the_programs_gaussian_spreads_by_one_degree_of_freedom_less() -> None:
+    """The same draws, wider by √(n/(n − 1))."""
+    updates = honest()
+    mean, _ = dense_moments(updates)
+    text, program = poisoned_many(Gaussian(), updates), poisoned_many(Gaussian(GaussianOptions("program")), updates)
+    np.testing.assert_allclose(program - mean, (text - mean) * np.sqrt(len(USERS) / (len(USERS) - 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("z", "expected"), [(0.0, 0.1), (1.5, 1.5)])
+def test_the_programs_lie_goes_a_tenth_of_a_deviation(z: float, expected: float) -> None:
+    """With n − 1 in σ, whatever the share of malicious users, and where the formula has no value."""
+    updates = honest()
+    values = flat(updates)
+    poisoned = Lie(LieOptions("program", z)).poison(scripted_view(updates, USERS[:2], ITEMS, num_users=40))
+    shifted = values.mean(0) - expected * values.std(0, ddof=1)
+    np.testing.assert_allclose(flat(poisoned), np.broadcast_to(shifted, (2, len(shifted))), atol=1e-6)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_the_programs_fang_goes_along_the_gradient_by_one_draw_an_upload(weight_decay: float) -> None:
+    updates = honest()
+    values = flat(updates)
+    mean, deviation = values.mean(0), values.std(0, ddof=1)
+    generator = np.random.default_rng(1)
+    table, shared = generator.normal(size=(ITEMS, DIM)), generator.normal(size=SHARED)
+    sign = np.sign(mean + weight_decay * np.concatenate([table.ravel(), shared]))
+    draws = poisoned_many(Fang(FangOptions("program")), updates, weight_decay)
+    varied = deviation > 1e-6
+    lengths = (draws - mean)[:, varied] / (sign * deviation)[varied]
+    np.testing.assert_allclose(lengths, np.broadcast_to(lengths[:, :1], lengths.shape), atol=1e-3)
+    assert len(np.unique(lengths[:, 0])) > 0.99 * len(lengths)
+    assert kstest(lengths[:, 0], "uniform", args=(3, 1)).pvalue > 1e-3
+
+
+def test_a_single_user_has_no_deviation_in_the_programs_reading_either() -> None:
+    mean, deviation = honest_moments(honest().select(torch.tensor([4])), correction=1)
+    assert bool(mean.rows.any())
+    assert not deviation.rows.any()
+    assert not deviation.shared.any()
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])

@@ -121,6 +121,21 @@ def test_an_attacker_sees_its_own_users_alone() -> None:
             view.train(torch.tensor([*chosen, user]))
 
 
+def test_the_attackers_seed_draws_the_malicious_users_and_nothing_else() -> None:
+    """Who is malicious, and thereby who is never evaluated; everybody's honest updates are those of the run's seed."""
+    usual, other = Federation(attack="lie"), Federation(attack="lie", attacker_seed=7)
+    found = [node_of(federation.context(0, 1), RUN).hosting for federation in (usual, other)]
+    assert found[0].users[found[0].malicious].tolist() == MALICIOUS
+    theirs = malicious_users(1000, FRACTION, 7).tolist()
+    assert found[1].users[found[1].malicious].tolist() == theirs
+    assert not found[1].evaluated[theirs].any()
+    honest = [user for user in COHORT if user not in {*MALICIOUS, *theirs}]
+    updates = [federation.train(COHORT).updates for federation in (usual, other)]
+    assert_same(only(updates[0], honest), only(updates[1], honest))
+    same = Federation(attack="lie", attacker_seed=0).train(COHORT).updates
+    assert_same(same, updates[0])
+
+
 def test_nothing_in_the_view_leads_to_the_server_or_to_others() -> None:
     """Its fields are these. Adding one means to widen the threat model: then say so here."""
     assert [field.name for field in dataclasses.fields(AttackerView)] == [
@@ -132,11 +147,36 @@ def test_nothing_in_the_view_leads_to_the_server_or_to_others() -> None:
 @pytest.mark.parametrize("attack", ["cluster", "cluster+cl", "label-flip"])
 def test_private_vectors_of_malicious_users_are_updated_honestly(attack: str) -> None:
     """After two attacked rounds the third, in which nobody attacks, is the same as if nobody ever had."""
-    honest, attacked = Federation(), Federation(attack=attack, attack_stop=2)
-    for now in (1, 2):
-        honest.train(COHORT, now)
-        attacked.train(COHORT, now)
-    assert_same(honest.train(COHORT, 3).updates, attacked.train(COHORT, 3).updates)
+    # One after another: a node forgets what it keeps in memory when another run comes.
+    honest, attacked = (three_rounds(Federation(**options)) for options in ({}, {"attack": attack, "attack_stop": 2}))
+    assert_same(honest[2], attacked[2])
+
+
+def three_rounds(federation: Federation) -> list[Updates]:
+    """The cohort's updates of rounds 1 to 3."""
+    return [federation.train(COHORT, now).updates for now in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("attack", ["fed-attack", "label-flip"])
+def test_private_vectors_follow_the_poisoned_pairs_in_the_programs_reading(attack: str) -> None:
+    """Its malicious users are like those of a learner that trains on the poisoned pairs alone, and keeps each step.
+
+    In the third round nobody attacks: what happened to private vectors shows in the malicious users' updates alone.
+    """
+    honest = three_rounds(Federation())
+    federation = Federation(attack=attack, attack_stop=2, **{f"{attack}-reading": "program"})
+    read = three_rounds(federation)
+    poisoned = make_attack(attack, {**default_options(), f"{attack}-reading": "program"}).private_pairs()
+    assert poisoned is not None
+    by_hand = node_of(Federation().context(0, 1), RUN)
+    chosen = torch.tensor(sorted(set(COHORT) & set(MALICIOUS)))
+    for now, altered in ((1, poisoned), (2, poisoned), (3, None)):
+        request = TrainRequest(now, chosen, RUN, LossOptions(dropout=0.1))
+        with by_hand.serving(request):
+            reply = by_hand.learner.train(federation.model, request, alter=altered)
+        assert_same(reply.updates, only(read[now - 1], MALICIOUS))
+        assert_same(only(honest[now - 1], HONEST), only(read[now - 1], HONEST))
+    assert not torch.equal(only(honest[2], MALICIOUS).rows, only(read[2], MALICIOUS).rows)
 
 
 def test_it_attacks_from_the_first_to_the_last_round_asked_for() -> None:

@@ -84,17 +84,17 @@ def test_an_interrupted_grid_goes_on_where_it_was(tmp_path):
     assert errors.strip().splitlines() == ["Interrupted: every process is ended; what was completed is kept."]
     assert _workers(str(tmp_path)) == []
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/summary.json")}
-    assert 1 <= len(kept) < 4
+    assert 1 <= len(kept) < 5
     text = _run(*arguments)
-    assert len(list(tmp_path.glob("*/summary.json"))) == 4
+    assert len(list(tmp_path.glob("*/summary.json"))) == 5
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     for ending in ("md", "csv", "tex"):
         assert (tmp_path / "results" / f"table3.{ending}").exists()
     assert "| MultiKrum+UNION | ClusterAttack+CL | HR@5 | 0." in text
-    assert "4 of 4 runs" in text
+    assert "5 of 5 runs" in text
 
 
-@pytest.mark.parametrize("name", ["figure2", "figure3", "figure4", "recovery", "worst-case", "ratios"])
+@pytest.mark.parametrize("name", ["figure2", "figure3", "figure4", "recovery", "worst-case", "ratios", "readings"])
 def test_tables_and_figures_are_written_of_what_there_is(name, attacked_run, tmp_path):
     """Cells copied from one run: what is tested is that every grid comes to its files, not the numbers."""
     grid = GRIDS[name](Plan(dataset="synthetic", rounds=6))
@@ -105,7 +105,7 @@ def test_tables_and_figures_are_written_of_what_there_is(name, attacked_run, tmp
     paths = write(sheet_of(grid, completion, tmp_path), tmp_path, name) + draw(grid, completion, tmp_path, tmp_path)
     assert all(path.stat().st_size > 0 for path in paths)
     figures = {path.suffix for path in paths} & {".png", ".svg"}
-    assert figures == (set() if name in ("worst-case", "ratios") else {".png", ".svg"})
+    assert figures == (set() if name in ("worst-case", "ratios", "readings") else {".png", ".svg"})
 
 
 def test_the_help_lists_every_command(capsys):
@@ -125,6 +125,7 @@ def test_the_help_lists_every_command(capsys):
         (["table1", "--model", "lenet"], "invalid choice: 'lenet' (choose from 'mf', 'sasrec')"),
         (["deep-poisoning", "--model", "mf"], "invalid choice: 'mf'"),
         (["table1", "--set", "cluster-adaptive=yes"], "cluster-adaptive=yes: expected true or false."),
+        (["table1", "--set", "attacker-seed=3"], "--set attacker-seed: a table sets it itself; use --attacker-seeds."),
         (["table1", "--set", "seed=3"], "--set seed: a table sets it itself; use --seeds."),
         (["table1", "--set", "malicious-fraction=0.05"], "--set malicious-fraction: a table sets it itself"),
         (["figure3", "--set", "cluster-clusters=4"], "by which the lines of this table do not differ"),
@@ -209,5 +210,5 @@ def test_options_that_change_no_numbers_reach_the_runs_and_not_their_names():
 
 def test_a_dry_run_lists_the_runs_and_leaves_no_trace(tmp_path, capsys):
     assert main(["table3", *TINY, "--runs", str(tmp_path), "--dry-run"]) == 0
-    assert capsys.readouterr().out.count("to run, about") == 4
+    assert capsys.readouterr().out.count("to run, about") == 5
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from experiments.papers import paper
 from experiments.papers.results import in_order, names_of
 from experiments.runner.cell import unavailable
 from experiments.runner.grid import Plan
-from experiments.runner.grids import GRIDS
+from experiments.runner.grids import GRIDS, grids_of
 
 
 @pytest.mark.parametrize("model", ["mf", "sasrec"])
@@ -116,3 +116,47 @@ def test_what_depends_on_the_rounds_follows_those_of_the_defense():
     grid = GRIDS["recovery"](Plan(rounds=6000, rounds_for={"union+norm-bound": 2000}))
     stops = {cell.rounds: cell.options["attack-stop"] for cell in grid.cells if "attack-stop" in cell.options}
     assert stops == {6000: 3000, 2000: 1000}
+
+
+def test_every_seed_meets_every_choice_of_attackers_and_its_own_is_the_usual_run():
+    usual = GRIDS["table1"](Plan(seeds=(0, 1)))
+    crossed = GRIDS["table1"](Plan(seeds=(0, 1), attacker_seeds=(0, 1, 2)))
+    assert len(crossed.cells) == 3 * len(usual.cells)
+    assert set(usual.cells) < set(crossed.cells)
+    for entry in crossed.entries:
+        pairs = [(one.options["seed"], one.options.get("attacker-seed", one.options["seed"])) for one in entry.cells]
+        assert pairs == [(seed, attackers) for seed in (0, 1) for attackers in (0, 1, 2)]
+
+
+def test_titles_say_the_rounds_where_they_are_not_the_papers():
+    assert grids_of(["table4"], Plan(rounds=60))[0].title.endswith(", 60 rounds")
+    assert "rounds" not in grids_of(["table4"], Plan())[0].title
+    assert "rounds" not in grids_of(["deep-poisoning"], Plan("mnist", "lenet", rounds=100))[0].title
+
+
+def test_each_reading_is_another_run_beside_the_papers_one_number():
+    grid = GRIDS["readings"](Plan())
+    assert len(set(grid.cells)) == len(grid.entries)
+    by_line: dict[tuple[str, str], list] = {}
+    for entry in grid.entries:
+        by_line.setdefault(entry.labels[:2], []).append(entry)
+    for line, entries in by_line.items():
+        assert len(entries) >= 2, line
+        assert len({entry.printed for entry in entries}) == 1
+        assert entries[0].printed is not None, line
+    # The first reading of each is the default: a run of the paper's own tables.
+    usual = {cell for name in ("table1", "table3", "figure2") for cell in GRIDS[name](Plan()).cells}
+    assert all(entries[0].cells[0] in usual for entries in by_line.values())
+
+
+@pytest.mark.parametrize("name", [name for name in GRIDS if name not in ("recovery", "deep-poisoning")])
+def test_every_line_is_compared_with_one_of_the_same_seeds(name):
+    grid = GRIDS[name](Plan(seeds=(0, 1), attacker_seeds=(3, 4)))
+    for entry in grid.entries:
+        assert entry.baseline is not None
+        pairs = zip(entry.cells, grid.entries[entry.baseline].cells, strict=True)
+        assert all(
+            one.options.get(seed) == other.options.get(seed)
+            for one, other in pairs
+            for seed in ("seed", "attacker-seed")
+        )

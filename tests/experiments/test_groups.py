@@ -14,6 +14,7 @@ from settings.options import OptionError
 def kept_run(tmp_path_factory):
     """A run whose nodes keep their users' vectors."""
     options = {"engine": "local", "num-nodes": 2, "num-server-rounds": 8, "eval-every": 8, "checkpoint-every": 8}
+    options |= {"attacker-seed": 5}
     return simulate({**options, "output-dir": str(tmp_path_factory.mktemp("kept"))})[0]
 
 

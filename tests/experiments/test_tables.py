@@ -136,3 +136,38 @@ def test_the_half_life_is_when_half_of_the_lost_is_back():
     assert half_life([(10, 0.375), (20, 0.25), (30, 0.3), (40, 0.375)], honest, stop=20) == 20
     assert half_life([(10, 0.375), (20, 0.25), (30, 0.3), (40, 0.37)], honest, stop=20) is None
     assert half_life(honest, honest, stop=20) is None
+
+
+def test_a_change_differs_from_the_papers_where_that_lies_outside_its_interval():
+    """ClusterAttack's printed change is −30.9 %; the interval of two equal changes is a point, of unlike ones wide."""
+    for attacked, expected in (([0.0277, 0.0277], "differs"), ([0.02, 0.03], "cannot be told apart"), ([0.02], None)):
+        grid, completion = _table1({"no attack": [0.04, 0.04], "ClusterAttack": attacked})
+        [line] = [one for one in lines_of(grid, completion) if (one.labels, one.metric) == (("ClusterAttack",), "hr@5")]
+        assert line.verdict == expected
+        made = sheet(grid, completion)
+        assert ("the two changes" in made.columns) == (expected is not None)
+        assert any(expected in row for row in made.rows) if expected else True
+
+
+def test_where_attackers_are_crossed_with_seeds_both_spreads_are_told():
+    """Changes that depend on the malicious users alone: seeds bring no spread, and the interval is that of three."""
+    grid = GRIDS["table1"](Plan(seeds=(0, 1), attacker_seeds=(0, 1, 2)))
+    changes = (-0.1, -0.3, -0.2)
+    attacked = next(entry for entry in grid.entries if entry.labels == ("ClusterAttack",))
+    summaries = {cell: _summary(0.04) for cell in grid.entries[0].cells}
+    summaries |= {
+        cell: _summary(0.04 * (1 + changes[cell.options.get("attacker-seed", cell.options["seed"])]))
+        for cell in attacked.cells
+    }
+    line = next(one for one in lines_of(grid, Completion(summaries, {})) if one.labels == ("ClusterAttack",))
+    assert line.spread.seeds == pytest.approx(0, abs=1e-9)
+    assert line.spread.attackers == pytest.approx(0.1)
+    assert (line.change.mean, line.change.half) == pytest.approx((-0.2, interval(changes).half))
+    made = sheet(grid, Completion(summaries, {}))
+    assert "from attackers to attackers" in made.columns
+    assert any("10.0 points" in row for row in made.rows)
+
+
+def test_the_order_of_unions_names_is_explained_once():
+    texts = [sheet(GRIDS[name](Plan()), Completion({}, {})).markdown() for name in ("figure2", "table1")]
+    assert [text.count("union+multi-krum") for text in texts] == [1, 0]

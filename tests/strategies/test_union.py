@@ -10,8 +10,9 @@ from random_updates import Floats, Shape, dense, model_of, random_updates, shape
 
 from models.adam import Moments
 from protocol.updates import Gradient, Updates, concat, make_updates
-from strategies.rules.union import Union, UnionOptions, smaller_cluster
+from strategies.rules.union import Union, UnionOptions, smaller_cluster, with_plain_steps
 from strategies.server_model import ServerModel
+from strategies.sparse.squared_uniformity import squared_uniformities
 from strategies.sparse.uniformity import uniformities
 
 
@@ -47,6 +48,47 @@ def test_uniformity_is_that_of_the_drawn_rows_after_a_step_with_each_update_alon
     gradients = dense(updates, shape.num_items)[:, : shape.num_items * shape.dim]
     expected = [mean_pairwise_distance(stepped_by_torch(model, gradient)[drawn]) for gradient in gradients]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+def mean_squared_distance(rows: torch.Tensor) -> float:
+    k = len(rows)
+    total = sum(float((rows[a] - rows[b]).square().sum()) for a in range(k) for b in range(k) if a != b)
+    return total / (k * (k - 1))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@given(shape=shapes(largest=6))
+@settings(max_examples=25, deadline=None)
+def test_as_printed_uniformity_is_the_squared_one_after_a_plain_step(scaled: bool, shape: Shape) -> None:
+    """Eq. 6 and Algorithm 2, line 2, by hand: Θ − η(g + λΘ), where a shorter update has its share of the L2 term."""
+    model = model_of(shape, weight_decay=0.3)
+    shares = torch.linspace(0.2, 1, shape.n, dtype=torch.float64) if scaled else torch.ones(shape.n)
+    updates = random_updates(shape)
+    if scaled:
+        updates = updates.scale(shares)
+    if shape.num_items < 2:
+        assert not squared_uniformities(updates, model, torch.arange(shape.num_items)).any()
+        return
+    drawn = torch.from_numpy(np.random.default_rng(shape.seed).permutation(shape.num_items)[:7].copy())
+    gradients = torch.from_numpy(dense(updates, shape.num_items)[:, : shape.num_items * shape.dim])
+    tables = gradients.view(shape.n, shape.num_items, shape.dim) + shares.view(-1, 1, 1) * 0.3 * model.items
+    steps = [(model.items - model.learning_rate * table)[drawn] for table in tables]
+    plain = with_plain_steps(model)
+    for measure, slow in ((squared_uniformities, mean_squared_distance), (uniformities, mean_pairwise_distance)):
+        expected = [slow(rows) for rows in steps]
+        np.testing.assert_allclose(measure(updates, plain, drawn).numpy(), expected, rtol=1e-6, atol=1e-12)
+    if not scaled:
+        slow_adam = [stepped_by_torch(model, row.numpy())[drawn] for row in gradients]
+        expected = [mean_squared_distance(rows) for rows in slow_adam]
+        np.testing.assert_allclose(squared_uniformities(updates, model, drawn).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("step", "distance"), [("adam", "squared"), ("sgd", "plain"), ("sgd", "squared")])
+def test_who_pulls_items_together_is_dropped_as_printed_too(step: str, distance: str) -> None:
+    updates, model = collapsing_cohort(5)
+    options = UnionOptions(num_items=200, step=step, distance=distance)  # type: ignore[arg-type]
+    verdict = Union(options=options).aggregate(updates, view(model)).verdicts[0]
+    assert {*verdict.users[~verdict.kept].tolist()} == {*range(1000, 1005)}
 
 
 @given(shape=shapes(largest=6))
