@@ -86,6 +86,17 @@ class RunOptions:
     contrastive_weight: float = option(1.0, "α of Eq. 4: how much the task counts", at_least=0, follows=True)
     contrastive_negatives: int = option(15, "items drawn for each positive one", at_least=1)
 
+    pieck_item_weight: float = option(
+        0.0,
+        "how much clients draw their rows to popular ones; 0: not at all",
+        at_least=0,
+        topic="PIECK's regularisers on the clients",
+    )
+    pieck_user_weight: float = option(
+        0.0, "how much they keep user vectors unlike popular rows; 0: not at all", at_least=0
+    )
+    pieck_items: int = option(10, "how many rows are popular: those that moved furthest", at_least=1)
+
     attack: str = option(
         "none",
         "none, label-flip, gaussian, lie, fang, ipm, sign-flip, min-max, min-sum, mimic; of recommenders fed-attack, "

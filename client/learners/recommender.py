@@ -21,6 +21,7 @@ from metrics import METRICS
 from metrics.metric import Metric
 from metrics.ranked import Scores
 from models.recommenders.cohort import Cohort, cohort_of, in_parts
+from models.recommenders.pieck_defense import regularised
 from models.recommenders.recommender import Recommender, Training, make_recommender
 from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 from protocol.updates import Updates, concat, make_updates
@@ -135,6 +136,10 @@ class RecommenderLearner:
         if alter is not None:
             training = self._altered(model, training, alter)
         gradient = self._recommender.gradient(model.items, model.shared, training)
+        if loss.pieck_item_weight or loss.pieck_user_weight:
+            # Every node can draw the first table itself: nobody has to keep what the model was like.
+            first, _ = self._recommender.initial(len(model.items), model.items.shape[1], self._seed)
+            gradient = regularised(gradient, model.items, first.to(self._device), training.vectors, loss)
         updates = make_updates(
             users=torch.from_numpy(cohort.users),
             num_examples=gradient.num_pairs.cpu().clamp(min=1),

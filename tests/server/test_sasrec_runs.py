@@ -77,7 +77,9 @@ def test_defenses_run_on_ncf(defense: str, tmp_path: Path) -> None:
 
 
 def test_ncf_trains_its_network_and_gives_the_same_on_any_number_of_nodes(tmp_path: Path) -> None:
-    options: dict[str, Scalar] = {**BOTH, "model": "ncf"}
+    regularisers: dict[str, Scalar] = {"pieck-item-weight": 0.1, "pieck-user-weight": 0.1}
+    defense = "popularity-separation+union+norm-bound"
+    options: dict[str, Scalar] = {**BOTH, **regularisers, "model": "ncf", "defense": defense, "checkpoint-every": 2}
     two = run(tmp_path / "two", options)[0]
     assert_same(two, run(tmp_path / "three", {**options, "num-nodes": 3})[0])
     first, trained = make_task(server_config({**default_options(), **options})).first, model_and_lines(two)[0]
