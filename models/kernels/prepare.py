@@ -8,12 +8,15 @@ from functools import cache
 import numpy as np
 
 from models.kernels import adam, admission, cohort, gram, lloyd, sparse_sums, touched, uniformity
-from models.kernels.compiled import LOG, code_folder, compilations
+from models.kernels.compiled import CONFIG, LOG, code_folder, compilations
 
 
 @cache
 def prepare() -> int:
     """Load or compile the kernels of 32-bit rows, once a process; returns how many had to be compiled."""
+    if CONFIG.DISABLE_JIT:
+        LOG.warning("NUMBA_DISABLE_JIT is set: nothing is compiled, and a round takes hundreds of times as long. Unset it.")
+        return 0
     began, before = time.perf_counter(), compilations()
     for kernels in (_adam, _cohort, _updates, _distances, _lloyd):
         kernels()
