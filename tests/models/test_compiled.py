@@ -93,7 +93,9 @@ def test_after_preparing_nothing_is_compiled_any_more() -> None:
 
 
 def test_a_user_who_turned_compilation_off_is_told_what_it_costs() -> None:
-    program = "from models.kernels import hashing, prepare; print(prepare.prepare(), int(hashing.mixed(hashing.GOLDEN)))"
+    program = (
+        "from models.kernels import hashing, prepare; print(prepare.prepare(), int(hashing.mixed(hashing.GOLDEN)))"
+    )
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         cwd=PROJECT,
