@@ -24,9 +24,11 @@ $(STAMP): pyproject.toml constraints.txt deploy/environment.py deploy/startup.py
 demo: setup
 	@$(BIN)/python -m experiments demo
 
-# One thread a process: the tests start many processes, and threads that wait for each other take longer.
+# Two files at a time (JOBS=…), in order: the long ones come early. One thread a process: the tests start many processes, and
+# threads that wait for each other take longer.
+JOBS ?= 2
 test: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # The hostile replies of the tests, 50 times as many (TIMES=…).
 fuzz: setup
