@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node lint types bench data clean
+.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers lint types bench data clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ soak: setup
 # A federation of processes with a registered node that lies in every one of 200 rounds.
 hostile-node: setup
 	ROBUST_FEDREC_HOSTILE_ROUNDS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deployment/test_hostile_node.py
+
+# docker-compose.yml on a container engine, Docker or podman's socket (DOCKER_HOST); IMAGE=… takes one that is built.
+test-containers: setup
+	ROBUST_FEDREC_CONTAINERS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -rs tests/deployment/test_compose.py
 
 lint: setup
 	$(BIN)/ruff check .
