@@ -25,6 +25,9 @@ ATTACKS = {
     "cluster": "attacks.recommenders.cluster:ClusterAttack",
     "cluster+cl": "attacks.recommenders.cluster:ClusterAttackWithContrast",
     "cluster-uniform": "attacks.recommenders.uniform_cluster:UniformClusterAttack",
+    "explicit-boosting": "attacks.recommenders.explicit_boosting:ExplicitBoosting",
+    "a-ra": "attacks.recommenders.approximated_users:ARa",
+    "a-hum": "attacks.recommenders.approximated_users:AHum",
 }
 """Attacks on recommenders by name. A user's own is given as ``my_module:MyAttack``."""
 

@@ -27,11 +27,13 @@ class Attack(ABC):
 
     A subclass names the prefix of its options and their dataclass, which is read from the run's
     configuration: ``prefix = "cluster"`` and a field ``threshold`` make the option ``cluster-threshold``. ``alone``:
-    each malicious user attacks by itself, so that it does not matter how many nodes they live on.
+    each malicious user attacks by itself, so that it does not matter how many nodes they live on. ``promotes``: whether
+    it needs target items.
     """
 
     prefix: ClassVar[str] = ""
     alone: ClassVar[bool] = False
+    promotes: ClassVar[bool] = False
     Options: ClassVar[type] = NoOptions
 
     def __init__(self, options: Any = None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 import draws
 from attacks.attack import Attack, is_attacked
 from attacks.claimed_examples import Claim, claiming
-from attacks.view import Alteration, AttackerView, HonestTraining, for_users
+from attacks.view import Alteration, AttackerView, HonestTraining, ModelScores, for_users, row_products
 from draws import Stream
 from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates, concat
@@ -23,7 +23,8 @@ class Attacker:
 
     ``controlled`` (m,) int64: its malicious users, in ascending order; it attacks in rounds ``start`` to
     ``stop``, 0 for no end. ``training``: honest training at a model; ``save``: keep the attack's state; ``claim``: the
-    number of examples that its users say they have, ``max_examples`` being the most that the server admits.
+    number of examples that its users say they have, ``max_examples`` being the most that the server admits;
+    ``scores``: how the model scores items.
     """
 
     attack: Attack
@@ -37,6 +38,7 @@ class Attacker:
     save: Callable[[dict[str, float]], None]
     claim: Claim = "honest"
     max_examples: int = 1_000_000
+    scores: ModelScores = row_products
 
     def attacks_in(self, server_round: int) -> bool:
         """Whether it poisons in this round."""
@@ -96,6 +98,7 @@ def view_of(attacker: Attacker, model: GlobalModel, request: TrainRequest, selec
         clients_per_round=attacker.clients_per_round,
         generator=draws.generator(attacker.seed, Stream.ATTACK, request.server_round, lowest),
         train=train,
+        scores=attacker.scores,
     )
 
 

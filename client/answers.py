@@ -47,7 +47,7 @@ def evaluate(content: RecordDict, context: Context) -> RecordDict:
     request, model = read_evaluate_request(content), read_model(content)
     node = node_of(context, request.run)
     with node.serving(request):
-        counts = node.learner.evaluate(model, request, node.metrics(request.attack_metrics))
+        counts = node.learner.evaluate(model, request, node.metrics(request))
     return counts_content(counts, request.server_round)
 
 

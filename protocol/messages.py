@@ -60,6 +60,7 @@ def request_content(model: ArrayRecord, request: TrainRequest | EvaluateRequest)
         "run": request.run,
         "resumed-at": list(request.resumed_at),
         "keep-from": request.keep_from,
+        "targets": list(request.targets),
         **options.as_run_config(request.loss),
     }
     if isinstance(request, TrainRequest):
@@ -99,13 +100,13 @@ def read_train_request(content: RecordDict) -> TrainRequest:
     """The inverse of ``request_content`` for a train message."""
     kind: Any = _config(content, "request").get("upload-dtype")
     require(kind in KINDS, "upload-dtype", kind, "one of " + ", ".join(KINDS))
-    return TrainRequest(*_read_request(content), upload_dtype=kind)
+    return TrainRequest(*_read_request(content), upload_dtype=kind, targets=_targets(content))
 
 
 def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
     """The inverse of ``request_content`` for an evaluate message."""
     attack_metrics = bool(_config(content, "request").get("attack-metrics"))
-    return EvaluateRequest(*_read_request(content), attack_metrics=attack_metrics)
+    return EvaluateRequest(*_read_request(content), attack_metrics=attack_metrics, targets=_targets(content))
 
 
 def train_reply_content(
@@ -277,6 +278,11 @@ def _read_request(content: RecordDict) -> tuple[int, Tensor, str, LossOptions, t
     users = to_tensor(_arrays(content, "users")["users"], np.int64, 1)
     resumed_at = tuple(int(number) for number in fields["resumed-at"])
     return int(fields["server-round"]), users, str(fields["run"]), loss, resumed_at, int(fields["keep-from"])
+
+
+def _targets(content: RecordDict) -> tuple[int, ...]:
+    found: Any = _config(content, "request").get("targets", [])
+    return tuple(int(item) for item in found)
 
 
 def _column(arrays: ArrayRecord, name: str, upload_dtype: UploadDtype) -> Tensor:

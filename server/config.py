@@ -139,6 +139,12 @@ def _require_countable(config: ServerConfig) -> None:
     expected = f"an attack without metrics of its own: with model = {model!r} nodes have no held-out items to count"
     require(not own or MODELS[model].task == "recommendation", "attack", attack, expected)
     require_usable(config.metrics(), f"attack = {attack!r}")
+    asked = config.options.target_items
+    expected = f"nothing with model = {model!r}, which recommends no items"
+    require(not asked or MODELS[model].task == "recommendation", "target-items", asked, expected)
+    promotes = attack != "none" and attack_class(attack, model).promotes
+    expected = f"ids, coldest:N or random:N, as attack = {attack!r} promotes items"
+    require(bool(asked) or not promotes, "target-items", asked, expected)
 
 
 def _require_known(plugin_options: set[str], config: ServerConfig) -> None:

@@ -25,6 +25,7 @@ class RunSettings:
     """Who takes part, by which rule their updates are combined, and what is asked of them.
 
     ``metrics``: what nodes count in an evaluation, and ``attack_metrics`` whether some of them are the attack's;
+    ``targets``: indexes of the items whose promotion is measured;
     ``measured``: what the server measures of a model by itself, by part (``valid``, ``test``); ``selection``: what
     selects the best round; ``min_updates``: a round with fewer valid updates leaves the model as it is;
     ``eval_users``: how many benign users an evaluation asks, 0 for all; ``quarantine_after``: a node that failed or had
@@ -47,6 +48,7 @@ class RunSettings:
     selection: Selection = Selection()  # noqa: RUF009
     measured: Callable[[GlobalModel], Metrics] | None = None
     attack_metrics: bool = False
+    targets: tuple[int, ...] = ()
     max_examples: int = 1_000_000
     value_bound: float = 0.0
     min_updates: int = 1

@@ -126,6 +126,7 @@ def _settings(config: ServerConfig, task: Task, population: Population, simulate
         selection=task.selection,
         measured=task.measured,
         attack_metrics=bool(config.attack_metrics()),
+        targets=task.targets,
         max_examples=options.max_examples,
         value_bound=options.value_bound,
         min_updates=options.min_updates,

@@ -46,7 +46,7 @@ class Federation:
         return Context(self._run_id, partition + 1, node, RecordDict(), dict(self._run_config))
 
     def answer(self, users: list[int], server_round: int = 1, partition: int = 0, partitions: int = 1) -> Message:
-        request = TrainRequest(server_round, torch.tensor(users), RUN, LossOptions(dropout=0.1))
+        request = TrainRequest(server_round, torch.tensor(users), RUN, LossOptions(dropout=0.1), targets=(5, 700))
         content = request_content(model_record(self.model), request)
         message = Message(content, partition + 1, "train", group_id=str(server_round))
         return app(message, self.context(partition, partitions))
@@ -140,7 +140,7 @@ def test_nothing_in_the_view_leads_to_the_server_or_to_others() -> None:
     """Its fields are these. Adding one means to widen the threat model: then say so here."""
     assert [field.name for field in dataclasses.fields(AttackerView)] == [
         *("request", "model", "selected", "honest", "controlled", "num_users", "clients_per_round"),
-        *("generator", "train"),
+        *("generator", "train", "scores"),
     ]
 
 
