@@ -69,13 +69,14 @@ def code_folder() -> Path | None:
 ADVICE = "Name a folder in NUMBA_CACHE_DIR that it can write, so that only the first process waits."
 
 
-class CodeFolder(_CacheLocator):  # type: ignore[misc]
+class CodeFolder(_CacheLocator):
     """Tells numba where machine code is kept: wherever a kernel lies, and whenever it came there.
 
     Each run from a bundle has the sources in another folder. The folder's name stands for their contents.
     """
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
+        self._folder = str(code_folder())
         self._line = function.__code__.co_firstlineno
 
     @classmethod
@@ -85,7 +86,7 @@ class CodeFolder(_CacheLocator):  # type: ignore[misc]
 
     def get_cache_path(self) -> str:
         """The folder."""
-        return str(code_folder())
+        return self._folder
 
     def get_source_stamp(self) -> str:
         """What code must have been made of to be used."""
