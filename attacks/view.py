@@ -104,7 +104,8 @@ class AttackerView:
     their honest updates, in the same order; ``controlled`` (m,): all the users it controls, ``num_users`` in
     the whole population; ``clients_per_round``: the cohort's size; ``train``: see ``HonestTraining``;
     ``generator`` depends on (seed, round) alone; ``scores``: the model's, which the training code has. What the attack
-    promotes stands in ``request.targets``.
+    promotes stands in ``request.targets``. ``public``: each user's interactions that the run declares public, as
+    offsets (num_users + 1,) and items, for an attack that says that it knows them.
     """
 
     request: TrainRequest
@@ -117,6 +118,7 @@ class AttackerView:
     generator: np.random.Generator
     train: HonestTraining
     scores: ModelScores = row_products
+    public: tuple[Tensor, Tensor] | None = None
 
     @property
     def expected_malicious(self) -> int:

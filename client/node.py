@@ -16,7 +16,7 @@ from client import learner_class
 from client.config import ClientConfig, client_config
 from client.deployed.own_data import agreement_digest, kept_agreement
 from client.fl_wbc import WhiteBloodCells
-from client.hosting import Hosting
+from client.hosting import Hosting, public_interactions
 from client.learners.learner import Learner
 from client.state.about import HostedUsers, about, keep_about
 from client.state.private_vectors import PrivateVectors
@@ -51,7 +51,9 @@ class Node:
         """
         here = self.hosting
         if here.malicious.any() or attack_metrics:
-            make_attack(self.config.run.attack, self.config.run_config)
+            attack = make_attack(self.config.run.attack, self.config.run_config)
+            if attack.knows_public:
+                public_interactions(self.config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
         return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint(), here.data_digest)
 
@@ -99,6 +101,7 @@ class Node:
         attack = make_attack(options.attack, self.config.run_config)
         state = store.attack()
         if state is not None:
+            attack.recall(store.attack_memory())
             attack.restore(state)
         return Attacker(
             attack=attack,
@@ -113,6 +116,7 @@ class Node:
             claim=options.attack_examples,
             max_examples=options.max_examples,
             scores=make_recommender(options).scores if MODELS[options.model].task == "recommendation" else row_products,
+            public=public_interactions(self.config) if attack.knows_public else None,
         )
 
     def defender(self) -> WhiteBloodCells | None:

@@ -28,7 +28,7 @@ class TargetRanking(Metric):
 
     def __init__(self, targets: Sequence[int]) -> None:
         self.targets = tuple(targets)
-        self.per_user = len(self.targets)
+        self.parts = len(self.targets)
 
     def length(self, num_items: int) -> int:
         """One count for each target and rank, and one for the users who interacted with it, as rank 0."""

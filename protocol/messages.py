@@ -156,7 +156,7 @@ def counts_content(counts: Mapping[str, Tensor], server_round: int) -> RecordDic
 def read_counts(
     content: RecordDict, expected: Mapping[str, CountLimits], server_round: int, users: int
 ) -> dict[str, Tensor]:
-    """The counts by name, each of the length expected, and together no more than so many ``users`` can add up to.
+    """The counts by name, each of the length expected, and part by part no more than so many ``users`` can add up to.
 
     Raises ``UnreadableError``.
     """
@@ -168,8 +168,9 @@ def read_counts(
     counts = {name: to_tensor(arrays[name], np.int64, 1) for name in expected}
     for name, limits in expected.items():
         values, length, most = counts[name], limits.length, limits.per_user * users
-        # Each by itself before their sum, which could wrap round.
-        if len(values) != length or bool(((values < 0) | (values > most)).any()) or int(values.sum()) > most:
+        # Each by itself before their sums, which could wrap round.
+        wrong = len(values) != length or bool(((values < 0) | (values > most)).any())
+        if wrong or bool((values.view(limits.parts, -1).sum(1) > most).any()):
             raise UnreadableError(f"{name!r} is not a list of {length} counts of at most {users} users")
     return counts
 

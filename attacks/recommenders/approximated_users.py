@@ -1,4 +1,8 @@
-"""A-ra and A-hum (Rong, He and Chen, IJCAI 2022): targets are raised for users that the attacker makes up."""
+"""A-ra and A-hum (Rong, He and Chen, IJCAI 2022): targets are raised for users that the attacker makes up.
+
+They are made for Fed-NCF. Where scores are products, the gradient of a target's row is −½ times the mean of the drawn
+vectors: another direction in each round, which raises nobody's score in the long run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ class AHumOptions(ARaOptions):
     """``steps`` of gradient descent, at ``rate``, by which each drawn user comes to dislike the targets."""
 
     steps: int = option(30, "steps by which drawn users come to dislike the targets", at_least=0)
-    rate: float = option(0.01, "learning rate of these steps (our reading: the paper's own is not known)", above=0)
+    rate: float = option(0.001, "learning rate of these steps", above=0)
 
 
 class ARa(Attack):

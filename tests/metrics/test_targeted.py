@@ -8,8 +8,12 @@ import torch
 
 from data.interactions import from_columns
 from data.targets import target_items
+from metrics.counting import count_limits
 from metrics.ranked import Ranked
+from metrics.ranking import Ranking
 from metrics.targeted import TargetRanking
+from protocol.admission import UnreadableError
+from protocol.messages import counts_content, read_counts
 from settings.options import OptionError
 
 USERS, ITEMS, TARGETS = 23, 40, (3, 17)
@@ -27,7 +31,7 @@ def test_exposure_is_that_of_sorting_all_candidates() -> None:
     metric = TargetRanking(TARGETS)
     counts = metric.count(ranked)
     assert len(counts) == metric.length(ITEMS)
-    assert int(counts.sum()) == metric.per_user * USERS
+    assert int(counts.sum()) == len(TARGETS) * USERS
     found = metric.values(counts.tolist())
     ranks: dict[int, list[int]] = {target: [] for target in TARGETS}
     for user in range(USERS):
@@ -57,3 +61,19 @@ def test_targets_are_named_by_id_or_drawn_from_what_few_touched() -> None:
     for wrong in ("99", "random:6", "coldest:0"):
         with pytest.raises(OptionError, match="target-items"):
             target_items(wrong, data, 0)
+
+
+def test_a_node_counts_each_target_at_most_once_a_user() -> None:
+    expected = {
+        name: limits
+        for name, limits in count_limits((Ranking(), TargetRanking(TARGETS)), ITEMS).items()
+        if name == "test/targets"
+    }
+    honest = torch.zeros(len(TARGETS), ITEMS + 1, dtype=torch.int64)
+    honest[:, 7] = USERS
+    read_counts(counts_content({"test/targets": honest.flatten()}, 1), expected, 1, USERS)
+    # The same sum, but all of it for one target.
+    hostile = torch.zeros_like(honest)
+    hostile[0, 1] = hostile[0, 2] = USERS
+    with pytest.raises(UnreadableError, match="test/targets"):
+        read_counts(counts_content({"test/targets": hostile.flatten()}, 1), expected, 1, USERS)
