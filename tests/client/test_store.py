@@ -40,14 +40,22 @@ def train(store: Store, server_round: int, resumed_at: tuple[int, ...] = (), kee
         before, _ = store.vectors(users, DIM)
         # What is kept depends on what was kept before, so that nothing wrong can heal.
         store.overwrite(server_round, users, (before / 2 + generator.normal(size=before.shape)).astype(np.float32))
-        store.keep_attack({"k": (store.attack() or {"k": 1.0})["k"] * 1.5 + server_round})
+        # Memory is written now and then, and stays what it was in between.
+        memory = store.attack_memory() + bytes([server_round]) if server_round % 3 == 1 else b""
+        store.keep_attack({"k": (store.attack() or {"k": 1.0})["k"] * 1.5 + server_round}, memory)
 
 
 def content(store: Store) -> Any:
     """All that counts of a state."""
     with store.begin():
         values, last = store.vectors(np.arange(USERS), DIM)
-        return values.tobytes(), last.tolist(), store.attack(), store.newest(), store.kept_users().tolist()
+        return (
+            values.tobytes(),
+            last.tolist(),
+            (store.attack(), store.attack_memory()),
+            store.newest(),
+            store.kept_users().tolist(),
+        )
 
 
 def untouched(rounds: int) -> list[Any]:
