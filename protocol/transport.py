@@ -5,6 +5,8 @@ In 1.34 every API is gRPC, in 1.42 every one is HTTP. The rest of the program us
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import version
 
 from flwr.app import Context, Message
@@ -39,16 +41,15 @@ def send_as(run: int, node: int) -> None:
 
     From 1.42 on a message asks its process for these numbers; in 1.34 the grid writes them.
     """
-    try:
-        from flwr.supercore.task_identity import TaskIdentity
-    except ImportError:
-        return
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, 0
+    with suppress(ImportError):
+        identity = import_module("flwr.supercore.task_identity").TaskIdentity
+        identity.run_id, identity.node_id, identity.task_id = run, node, 0
 
 
 def message_to_bytes(message: Message) -> bytes:
     """A message in Flower's own encoding."""
-    return message_to_proto(message).SerializeToString()
+    encoded: bytes = message_to_proto(message).SerializeToString()
+    return encoded
 
 
 def message_from_bytes(encoded: bytes) -> Message:
@@ -58,7 +59,8 @@ def message_from_bytes(encoded: bytes) -> Message:
 
 def context_to_bytes(context: Context) -> bytes:
     """A context in Flower's own encoding."""
-    return context_to_proto(context).SerializeToString()
+    encoded: bytes = context_to_proto(context).SerializeToString()
+    return encoded
 
 
 def context_from_bytes(encoded: bytes) -> Context:
