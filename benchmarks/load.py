@@ -83,15 +83,18 @@ def family() -> list[int]:
     return found
 
 
-def memory(pids: list[int]) -> float:
-    """Their proportional set size in MiB: what is shared between them counts once."""
+def memory(pids: list[int], kind: str = "Pss:") -> float:
+    """Their proportional set size in MiB: what is shared between them counts once.
+
+    ``kind``: the line of ``smaps_rollup``, such as ``Pss_Shmem:`` for shared memory alone.
+    """
     total = 0
     for pid in pids:
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in rollup if line.startswith(kind))
     return total / 1024
 
 
@@ -115,14 +118,13 @@ class Usage:
     def now(cls, server_round: int, temporary: Path) -> Usage:
         """As it is at this moment."""
         pids = family()
-        shared = os.statvfs("/dev/shm")
         return cls(
             server_round,
             len(pids),
             memory([os.getpid()]),
             memory(pids),
             sum(map(open_files, pids)),
-            (shared.f_blocks - shared.f_bfree) * shared.f_frsize / (1 << 20),
+            memory(pids, "Pss_Shmem:"),
             sum(1 for path in temporary.rglob("*") if path.is_file() and "logs" not in path.parts),
         )
 
