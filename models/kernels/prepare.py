@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from models.kernels import adam, admission, cohort, gram, lloyd, sparse_sums, touched, uniformity
+from models.kernels import adam, admission, cohort, gram, lloyd, mixing, order, sparse_sums, touched, uniformity
 from models.kernels.compiled import CONFIG, LOG, code_folder, compilations
 
 
@@ -20,7 +20,7 @@ def prepare() -> int:
         )
         return 0
     began, before = time.perf_counter(), compilations()
-    for kernels in (_adam, _cohort, _updates, _distances, _lloyd):
+    for kernels in (_adam, _cohort, _updates, _distances, _order, _lloyd):
         kernels()
     made = compilations() - before
     if made:
@@ -55,6 +55,7 @@ def _updates() -> None:
     sparse_sums.scaled(splits, rows, weights)
     sparse_sums.extents(splits, rows, rows.view(np.int32))
     sparse_sums.inner_products(splits, items, rows, rows)
+    sparse_sums.sign_counts(splits, items, rows, rows)
     admission.users_with_bad_items(splits, items, 1)
     index = gram.rows_by_item(splits, items, 1)
     # Krum computes updates that are much alike once more, with 64-bit rows.
@@ -67,6 +68,14 @@ def _distances() -> None:
     uniformity.moved_first(rows, places, rows[:1], rows[0], rows.copy(), np.zeros(2, np.float32))
     uniformity.distances_beyond(np.zeros((1, 2), np.float32), np.zeros(2, np.float32))
     uniformity.distances_without(np.zeros((2, 2), np.float32), np.zeros(2), places)
+
+
+def _order() -> None:
+    rows = np.zeros((1, 1), np.float32)
+    order.middle_means(rows[None], 1, 0, 1)
+    order.means_around_medians(rows[None], 1, 1)
+    index = gram.rows_by_item(np.array([0, 1]), np.zeros(1, np.int64), 1)
+    mixing.mix(*index, rows, rows, np.zeros((1, 1), np.int64), 0, 1, rows)
 
 
 def _lloyd() -> None:
