@@ -24,6 +24,7 @@ from client.state.store import FILE, Store
 from metrics import METRICS
 from metrics.metric import Metric
 from models import MODELS
+from models.device import chosen, described, deterministic
 from protocol.fingerprint import code_fingerprint
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
@@ -40,7 +41,8 @@ class Node:
         kind = learner_class(config.run.model)
         self.hosting: Hosting = kind.hosting(config, agreement)
         self._users = HostedUsers(self.hosting.users, self.hosting.ids)
-        self.learner: Learner = kind.of_node(self.hosting, self.private, config, _device(config.node.device))
+        self.device = chosen(config.device, MODELS[config.run.model].for_gpu)
+        self.learner: Learner = kind.of_node(self.hosting, self.private, config, self.device)
 
     def hosted(self, attack_metrics: bool = False) -> Hosted:
         """What the node says of itself.
@@ -51,7 +53,15 @@ class Node:
         if here.malicious.any() or attack_metrics:
             make_attack(self.config.run.attack, self.config.run_config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
-        return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint(), here.data_digest)
+        return Hosted(
+            users,
+            malicious,
+            here.num_users,
+            here.num_items,
+            code_fingerprint(),
+            here.data_digest,
+            described(self.device),
+        )
 
     def metrics(self, attack_metrics: bool) -> tuple[Metric, ...]:
         """What the node counts in an evaluation, with the attack's own metrics where they are asked for."""
@@ -80,7 +90,8 @@ class Node:
             store.forget(request.keep_from)
             note = about(self.config, self.hosting.num_users, request)
             keep_about(store, note, self._users, evaluated=not training)
-            yield
+            with deterministic(self.device, self.config.run.deterministic):
+                yield
 
     def private(self, run: str, dim: int) -> PrivateVectors:
         """The users' private vectors in a run."""
@@ -180,9 +191,3 @@ def _forget_other_runs(run_id: int) -> None:
         del _nodes[other]
     for kept in [known for known in _stores if known[0] != run_id]:
         del _stores[kept]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)

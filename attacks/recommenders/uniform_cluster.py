@@ -37,7 +37,7 @@ class UniformClusterAttack(ClusterAttack):
         lowest = min(preview.uniformity(rows) for rows in sample)
         honest, target = dense_rows(view.honest, num_items), dense_rows(poisoned, num_items)
         shares = [preview.largest_share(h[drawn], t[drawn], lowest) for h, t in zip(honest, target, strict=True)]
-        share = torch.tensor(shares, dtype=honest.dtype).view(-1, 1, 1)
+        share = torch.tensor(shares, dtype=honest.dtype, device=honest.device).view(-1, 1, 1)
         mixed = (1 - share) * honest + share * target
         if self.options.rows == "touched":
             return replace(view.honest, rows=mixed[view.honest.row_owner, view.honest.items])

@@ -69,7 +69,7 @@ def sampled_matrix(updates: Updates, generator: np.random.Generator) -> Tensor:
     if matrix.shape[1] <= MOST_COORDINATES:
         return matrix
     chosen = generator.choice(matrix.shape[1], MOST_COORDINATES, replace=False)
-    return matrix[:, torch.from_numpy(np.sort(chosen))]
+    return matrix[:, torch.from_numpy(np.sort(chosen)).to(matrix.device)]
 
 
 def _trimmed_mean(matrix: Tensor, f: int) -> Tensor:
