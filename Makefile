@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node lint types bench data clean
+.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers lint types bench data clean
 
 setup: $(STAMP)
 
@@ -24,9 +24,11 @@ $(STAMP): pyproject.toml constraints.txt deploy/environment.py deploy/startup.py
 demo: setup
 	@$(BIN)/python -m experiments demo
 
-# One thread a process: the tests start many processes, and threads that wait for each other take longer.
+# Two files at a time (JOBS=…), in order: the long ones come early. One thread a process: the tests start many processes, and
+# threads that wait for each other take longer.
+JOBS ?= 2
 test: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # The hostile replies of the tests, 50 times as many (TIMES=…).
 fuzz: setup
@@ -39,6 +41,10 @@ soak: setup
 # A federation of processes with a registered node that lies in every one of 200 rounds.
 hostile-node: setup
 	ROBUST_FEDREC_HOSTILE_ROUNDS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deployment/test_hostile_node.py
+
+# docker-compose.yml on a container engine, Docker or podman's socket (DOCKER_HOST); IMAGE=… takes one that is built.
+test-containers: setup
+	ROBUST_FEDREC_CONTAINERS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -rs tests/deployment/test_compose.py
 
 lint: setup
 	$(BIN)/ruff check .

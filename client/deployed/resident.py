@@ -159,7 +159,9 @@ def main(address: str, supernode: str, seconds: str) -> None:
         listener.listen()
         # From here on its first message waits in the queue while this is imported.
         from client.answers import answer
+        from client.state.connections import outlast_power_cuts
 
+        outlast_power_cuts()
         try:
             serve(listener, answer, lambda: _exists(int(supernode)), float(seconds))
         finally:
