@@ -162,7 +162,7 @@ def _report_profile(method: Method, rounds: list[Round], device: str) -> None:
     times = {event.key: (event.self_cpu_time_total, event.count) for event in profiler.key_averages()}
     if device == "cuda":
         # A kernel's time stands at the operation that started it, and once more at the kernel's own event.
-        started = [event for event in profiler.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]
+        started = [event for event in profiler.key_averages() if event.device_type.name == "CPU"]
         times = {event.key: (event.self_device_time_total, event.count) for event in started}
     total = sum(spent for spent, _ in times.values()) or 1
     kind_of = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}

@@ -24,7 +24,9 @@ def chosen(name: str, for_gpu: bool) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        require(bool(torch.version.cuda) or found > 0, "device", name, "cpu or auto: this torch is a build for CPUs alone")
+        require(
+            bool(torch.version.cuda) or found > 0, "device", name, "cpu or auto: this torch is a build for CPUs alone"
+        )
         require(found > 0, "device", name, "cpu or auto: this process sees no GPU (nvidia-smi, CUDA_VISIBLE_DEVICES)")
         there = ", ".join(f"cuda:{number}" for number in range(found))
         require((device.index or 0) < found, "device", name, f"cpu, auto, or one of {there}")
@@ -42,24 +44,21 @@ def described(device: torch.device) -> str:
 def deterministic(device: torch.device, wanted: bool) -> Iterator[None]:
     """Let a GPU compute the same numbers each time, where that is wanted and as far as torch offers it.
 
-    Kernels without atomics, float32 products without TF32, and cuDNN's algorithms chosen by rule and not by trial. Where
-    torch has no such kernel it warns. On a CPU nothing changes.
+    Kernels without atomics, float32 products without TF32, and cuDNN's algorithms chosen by rule and not by trial.
+    Where torch has no such kernel it warns. On a CPU nothing changes.
     """
     if device.type != "cuda" or not wanted:
         yield
         return
     # Read by cuBLAS when it is used first.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACE)
-    settings = torch.utils.deterministic
-    mode, only_warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fills, precision = settings.fill_uninitialized_memory, torch.get_float32_matmul_precision()
+    mode, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    settings.fill_uninitialized_memory = False
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             yield
     finally:
         torch.use_deterministic_algorithms(mode, warn_only=only_warns)
-        settings.fill_uninitialized_memory = fills
         torch.set_float32_matmul_precision(precision)

@@ -191,10 +191,18 @@ class RunOptions:
         numbers=False,
     )
     cpus_per_node: float = option(
-        0.0, "of engine ray: CPUs that a node reserves", at_least=0, resume=True, numbers=False
+        0.0,
+        "of engine ray: CPUs that a process reserves (of nodes-per-process nodes)",
+        at_least=0,
+        resume=True,
+        numbers=False,
     )
     gpus_per_node: float = option(
-        0.0, "of engine ray: GPUs, or a share of one, that a node reserves", at_least=0, resume=True, numbers=False
+        0.0,
+        "of engine ray: GPUs, or a share of one, that a process reserves (of nodes-per-process nodes)",
+        at_least=0,
+        resume=True,
+        numbers=False,
     )
     device: str = option(
         "auto",

@@ -19,7 +19,7 @@ import yaml
 
 from deploy.certificates import make_certificates
 from deploy.processes import Processes, free_ports, wait_until
-from deploy.services import GPU_DEPLOY, main, node_services
+from deploy.services import main, node_services
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
@@ -211,14 +211,16 @@ def test_more_nodes_are_like_those_of_the_file() -> None:
 
 
 def test_nodes_with_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--first", "3", "--nodes", "2", "--gpu"])
+    main(["--first", "3", "--nodes", "2", "--gpus", "0", "1"])
     made = yaml.safe_load(capsys.readouterr().out)
     assert list(made["services"]) == ["benign-3", "benign-4"]
     service = made["services"]["benign-4"]
     config = service["command"][-1]
     assert config.startswith('role="benign" partition-id=4 num-partitions=${PARTITIONS:-3} ')
     assert config.endswith('device="cuda"')
-    assert service["deploy"] == GPU_DEPLOY
+    for name, gpu in (("benign-3", "0"), ("benign-4", "1")):
+        (device,) = made["services"][name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "device_ids": [gpu], "capabilities": ["gpu"]}
     assert folders_and_secrets(service) == {"ca.crt", "benign-4", "benign-4-state", "${DATA"}
 
 

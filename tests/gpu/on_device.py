@@ -28,9 +28,10 @@ from attacks import ATTACKS, IMAGE_ATTACKS
 from benchmarks import rules as rules_benchmark
 from benchmarks import sasrec as sasrec_benchmark
 from benchmarks import training as training_benchmark
-from client import node
+
 from client.perturbation import perturbed
 from metrics import ranked
+from models.device import chosen
 from models.recommenders import mf_recommender
 from server.simulation import simulate
 from settings.options import Scalar
@@ -42,6 +43,7 @@ from strategies.rules.fl_wbc import FlWbcOptions
 RECOMMENDERS = ("mf", "sasrec", "ncf")
 SMALL: dict[str, Scalar] = {
     "engine": "local",
+    "device": "cuda",
     "num-nodes": 2,
     "num-server-rounds": 1,
     "eval-every": 1,
@@ -51,11 +53,12 @@ SMALL: dict[str, Scalar] = {
     "embedding-dim": 4,
     "max-length": 8,
     "num-clients": 6,
+    "target-items": "coldest:2",
     "local-epochs": 1,
     "checkpoint-every": 0,
     "tracker": "none",
 }
-IMAGES: dict[str, Scalar] = {"dataset": "synthetic-images", "model": "lenet"}
+IMAGES: dict[str, Scalar] = {"target-items": "", "dataset": "synthetic-images", "model": "lenet"}
 
 
 WITHOUT_VALIDATION = [name for name in RULES if name not in ("accuracy-check", "fltrust")]
@@ -157,5 +160,5 @@ def test_every_benchmark(benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.parametrize(("name", "kind"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:0", "cuda"), ("cpu", "cpu")])
-def test_the_device_of_a_nodes_configuration(name: str, kind: str) -> None:
-    assert node._device(name).type == kind
+def test_the_device_of_an_option(name: str, kind: str) -> None:
+    assert chosen(name, for_gpu=True).type == kind
