@@ -42,6 +42,11 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
     output = Path(str(options.setdefault("output-dir", str(folder / "runs"))))
     options["output-dir"] = str(absolute("output-dir", output))
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/summary.json")}
+    print(
+        f"A federation of {benign} benign nodes and {_attackers(attackers)}: attack = {options.get('attack')}, "
+        f"defense = {options.get('defense')}.\nResults: {options['output-dir']}; what the processes log: {folder / 'logs'}",
+        flush=True,
+    )
     with interruptible(), Processes(folder / "logs") as processes:
         federation = Federation(local_place(folder, keys), processes)
         print("Starting a SuperLink.", flush=True)
@@ -56,6 +61,10 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
     # A run that is resumed writes its summary anew.
     made = [path for path in output.glob("*/summary.json") if path.stat().st_mtime_ns != before.get(path)]
     return _report(made, folder)
+
+
+def _attackers(number: int) -> str:
+    return "1 attacker's node" if number == 1 else f"{number} attackers' nodes"
 
 
 def _report(summaries: list[Path], folder: Path) -> int:

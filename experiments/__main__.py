@@ -105,7 +105,11 @@ def parser() -> argparse.ArgumentParser:
 def _demo(asked: argparse.Namespace) -> int:
     from experiments.demo import demo
 
-    return demo(asked.output, asked.rounds, asked.seed, asked.engine)
+    try:
+        return demo(asked.output, asked.rounds, asked.seed, asked.engine)
+    except KeyboardInterrupt:
+        print("\rInterrupted. The demo does not go on later: it takes minutes, start it again.", file=sys.stderr)
+        return 130
 
 
 def _grid(asked: argparse.Namespace) -> int:

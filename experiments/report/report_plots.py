@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.report.run_record import SCATTERED, RunRecord
+from experiments.report.run_record import CONTRASTIVE, SCATTERED, RunRecord
 from experiments.report.style import BENIGN, COLOURS, MALICIOUS
 
 Trace = dict[str, Any]
@@ -37,7 +37,12 @@ def plots_of(runs: Sequence[RunRecord]) -> list[Plot]:
     made = [
         *(_evaluations(runs, metric, title) for metric, title in METRICS.items()),
         _curves(
-            runs, "loss", "Training loss", "The benign loss of a round's users, averaged over stretches.", ("loss",)
+            runs,
+            "loss",
+            "Training loss",
+            "The benign loss of a round's users, averaged over stretches; with the contrastive task (dashed) it is "
+            "another quantity than without.",
+            ("loss", CONTRASTIVE),
         ),
         _curves(runs, "attack-loss", "Attack loss", "ClusterAttack's own loss (Eq. 2).", ("attack loss",)),
         _curves(runs, "clusters", "Clusters of the attacker", "ClusterAttack's K as it adapts.", ("K",)),
@@ -95,7 +100,10 @@ def _curves(
 
 
 def _uniformities(runs: Sequence[RunRecord]) -> list[Plot]:
-    about = "Each point is one received update in a round; UNION drops those that would make item vectors less uniform."
+    about = (
+        "Each point is one received update in a round: its uniformity less the round's median, because all drift "
+        "together. UNION drops those that would make item vectors less uniform."
+    )
     symbols = dict(zip(SCATTERED, ("circle-open", "x", "triangle-up", "triangle-up-open"), strict=True))
     colour: Callable[[str], str] = lambda name: MALICIOUS if name.startswith("malicious") else BENIGN  # noqa: E731
     made = []
@@ -112,7 +120,7 @@ def _uniformities(runs: Sequence[RunRecord]) -> list[Plot]:
             if rounds
         ]
         title = "Uniformity of updates" + (f": {label_of(run, runs)}" if len(runs) > 1 else "")
-        made.append(Plot(f"uniformity-{number}", title, about, traces, _layout("uniformity")))
+        made.append(Plot(f"uniformity-{number}", title, about, traces, _layout("uniformity − median of the round")))
     return made
 
 
