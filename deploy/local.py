@@ -44,7 +44,8 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/summary.json")}
     print(
         f"A federation of {benign} benign nodes and {_attackers(attackers)}: attack = {options.get('attack')}, "
-        f"defense = {options.get('defense')}.\nResults: {options['output-dir']}; what the processes log: {folder / 'logs'}",
+        f"defense = {options.get('defense')}.\n"
+        f"Results: {options['output-dir']}; what the processes log: {folder / 'logs'}",
         flush=True,
     )
     with interruptible(), Processes(folder / "logs") as processes:

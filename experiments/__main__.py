@@ -96,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
     groups.set_defaults(run=_groups)
     report = commands.add_parser("report", help="one HTML page about a run, or comparing several")
     report.add_argument("directories", metavar="RUN", type=Path, nargs="+")
-    report.add_argument("--output", type=Path, help="the file (report.html in the first run's directory)")
+    report.add_argument(
+        "--output", type=Path, help="the file (report.html in the run's folder; of several: comparison.html)"
+    )
     report.set_defaults(run=_report)
     return made
 

@@ -92,7 +92,8 @@ def glance_table(runs: Sequence[RunRecord]) -> str:
 
 def differing_table(runs: Sequence[RunRecord]) -> str:
     """The options in which the runs differ; nothing for one run."""
-    names = sorted({name for run in runs for name in run.options if _differs(name, runs)})
+    found = {name for run in runs for name in run.options if _differs(name, runs)}
+    names = sorted(found - {"output-dir", "run-name"})
     return _options(names, runs) if names else ""
 
 
