@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
-from robust_fedrec import PROJECT
+from robust_fedrec import put_project_first
 
 COMMANDS = {
+    "run": ("robust_fedrec.run", "train once, in simulation: robust-fedrec run dataset=ml-1m attack=cluster"),
     "experiments": ("experiments.__main__", "the demo, the papers' tables and figures, a run's page, a replay"),
     "data": ("data.__main__", "prepare a data set and print its card"),
     "recommend": ("client.recommend", "recommend to a user of this node, without a server"),
+    "doctor": ("robust_fedrec.doctor", "check this environment, and say what to do"),
+    "list": ("robust_fedrec.listing", "the names of attacks, defenses, models, datasets or options"),
+    "completion": ("robust_fedrec.completion", 'let the shell complete: eval "$(robust-fedrec completion bash)"'),
     "report": ("experiments.__main__", "one HTML page about a run, or comparing several"),
     "certificates": ("deploy.certificates", "make a federation's keys and certificates"),
     "deploy-local": ("deploy.local", "a whole federation on this machine, for one run"),
     "register": ("deploy.register", "let nodes in by their keys"),
 }
 """Each command's module, whose ``main`` takes its arguments, and what it is for."""
+
+DEPLOYING = {"local": "deploy-local", "certificates": "certificates", "register": "register"}
+"""``robust-fedrec deploy local`` and so on: the same commands under one name."""
 
 WITH_NAME = ("report",)
 """Commands whose module knows them by name: their name is its first argument."""
@@ -30,25 +36,30 @@ def main(arguments: list[str] | None = None) -> int:
         print(_help())
         return 0 if given else 2
     name, *rest = given
+    if name == "deploy":
+        if not rest or rest[0] not in DEPLOYING:
+            print(f"usage: robust-fedrec deploy {{{','.join(DEPLOYING)}}} …", file=sys.stderr)
+            return 0 if rest and rest[0] in ("-h", "--help") else 2
+        name, *rest = DEPLOYING[rest[0]], *rest[1:]
     if name not in COMMANDS:
         print(f"{name!r} is no command of robust-fedrec.\n\n{_help()}", file=sys.stderr)
         return 2
-    _put_project_first()
+    put_project_first()
     module = importlib.import_module(COMMANDS[name][0])
     status = module.main([name, *rest] if name in WITH_NAME else rest)
     return int(status or 0)
 
 
-def _put_project_first() -> None:
-    """Here, and in the processes that this one starts, which otherwise look in the current folder first."""
-    project = str(PROJECT)
-    sys.path[:] = [project, *(path for path in sys.path if path != project)]
-    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != project]
-    os.environ["PYTHONPATH"] = os.pathsep.join([project, *others])
-    os.environ["PYTHONSAFEPATH"] = "1"
-
-
 def _help() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:{width}}{about}" for name, (_, about) in COMMANDS.items()]
-    return "\n".join(["usage: robust-fedrec COMMAND …", "", *lines, "", "robust-fedrec COMMAND --help says more."])
+    return "\n".join(
+        [
+            "usage: robust-fedrec COMMAND …",
+            "",
+            *lines,
+            "",
+            "robust-fedrec deploy local|certificates|register: the same.",
+            "robust-fedrec COMMAND --help says more.",
+        ]
+    )
