@@ -70,7 +70,7 @@ def require_own(package: str) -> None:
     for name in IMPORTS[package]:
         found = _found(name)
         # A copy of this program in another place is one, too: a bundle that Flower unpacked, say.
-        if found is not None and not (_folder_of(found) / Path(__file__).parent.name / "__init__.py").is_file():
+        if found is not None and not _is_own(_folder_of(found)):
             raise ImportError(
                 f"Found {found} instead of the project's {name!r}: a file of that name stands before it where Python "
                 "looks for modules. Rename the file, start from another folder, or use the command robust-fedrec, "
@@ -87,6 +87,10 @@ def _found(name: str) -> Path | None:
         spec = PathFinder.find_spec(name)
         origin = None if spec is None else spec.origin
     return Path(origin).resolve() if origin else None
+
+
+def _is_own(folder: Path) -> bool:
+    return folder == PROJECT or (folder / Path(__file__).parent.name / "__init__.py").is_file()
 
 
 def _folder_of(found: Path) -> Path:
