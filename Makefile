@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz lint types bench data clean
+.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node lint types bench data clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,14 @@ test: setup
 # The hostile replies of the tests, 50 times as many (TIMES=…).
 fuzz: setup
 	ROBUST_FEDREC_FUZZ=$(or $(TIMES),50) $(BIN)/python -m pytest tests/protocol
+
+# 2,000 rounds on Ray in which nodes fail and die at random: fails where memory, open files or temporary files grow.
+soak: setup
+	$(BIN)/python -m benchmarks.load --nodes 50 --together 25 --rounds 2000 --failing 0.02 --dying 0.0004 --every 20 --steady
+
+# A federation of processes with a registered node that lies in every one of 200 rounds.
+hostile-node: setup
+	ROBUST_FEDREC_HOSTILE_ROUNDS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deployment/test_hostile_node.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metrics.ranked import Scores, products
 from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from protocol.updates import Updates
 
@@ -24,7 +25,7 @@ class TrainingPairs:
     """The pairs that honest clients would train on.
 
     ``splits`` (n+1,): user k has the pairs splits[k]:splits[k+1]; ``positives``, ``negatives`` (N,) item
-    ids; ``user_vectors`` (n, d): what item vectors are multiplied with; ``table`` (num_items, d). ``history``: all
+    ids; ``user_vectors`` (n, d): what ``scores_of`` scores the items of ``table`` (num_items, d) with. ``history``: all
     the items that the users interacted with in training, as offsets (n+1,) and items, where that is more than the
     positives. ``users`` (n,): who they are, for a model whose users keep private vectors.
     """
@@ -36,6 +37,12 @@ class TrainingPairs:
     table: Tensor
     history: tuple[Tensor, Tensor] | None = None
     users: Tensor | None = None
+    scores_of: Scores = products
+
+    @property
+    def scores(self) -> Tensor:
+        """(n, num_items): how highly the model scores every item for each user."""
+        return self.scores_of(self.table, self.user_vectors.to(self.table.device))
 
 
 Alteration = Callable[[Any], Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-COMMANDS = ("training", "node_state", "rules", "attack_rounds", "sasrec", "engine")
+COMMANDS = ("training", "compiled", "node_state", "rules", "attack_rounds", "sasrec", "engine")
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ from data.shard import Shard, shard_of
 from draws import Stream
 from metrics.ranked import HeldOut, ranked
 from models.recommenders import dropout, sasrec
-from models.recommenders.cohort import Cohort, cohort_of
+from models.recommenders.cohort import Cohort, cohort_of, negative_items
+from models.recommenders.loss import LossOptions
 from models.recommenders.sasrec import Shape
 from models.recommenders.sasrec_batches import batches
 from models.recommenders.sasrec_cohort import draw_masks, pair_losses
@@ -69,8 +70,7 @@ def _backward(
     table: Tensor, shared: Tensor, shape: Shape, cohort: Cohort, options: argparse.Namespace, step: int
 ) -> float:
     """Add the gradient of the mean loss over all positions of one minibatch; return that loss."""
-    words = draws.raw(options.seed, Stream.NEGATIVES, step, cohort.users.tolist(), cohort.counts.tolist())
-    negatives = torch.from_numpy(cohort.untouched_items(cohort.owner, words))
+    negatives = torch.from_numpy(negative_items(cohort, LossOptions(negatives="fresh"), options.seed, step))
     items = torch.from_numpy(cohort.items)
     keys = dropout.user_keys(options.seed, step, cohort.users)
     lengths = torch.from_numpy(cohort.counts - 1).clamp(min=0, max=shape.max_length)

@@ -1,10 +1,11 @@
-"""Many nodes of one user each, some of which fail at random: do all rounds end, and does memory stay flat?
+"""Many nodes of one user each, some of which fail at random: do all rounds end, and does nothing grow?
 
     python -m benchmarks.load --nodes 200 --rounds 20 --failing 0.1
+    make soak
 
 Which nodes fail in a round depends on (round, node) alone: most raise, and now and then one ends its process by
-SIGKILL, and with it the nodes that share it. Prints the memory of all processes after each few rounds, and what
-came in.
+SIGKILL, and with it the nodes that share it. Prints the memory, open files, shared memory and temporary files of all
+processes after each few rounds, and what came in. ``--steady`` fails where any of it grew.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import argparse
 import json
 import os
 import signal
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -79,22 +83,86 @@ def family() -> list[int]:
     return found
 
 
-def memory(pids: list[int]) -> float:
-    """Their proportional set size in MiB: what is shared between them counts once."""
+def memory(pids: list[int], kind: str = "Pss:") -> float:
+    """Their proportional set size in MiB: what is shared between them counts once.
+
+    ``kind``: the line of ``smaps_rollup``, such as ``Pss_Shmem:`` for shared memory alone.
+    """
     total = 0
     for pid in pids:
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in rollup if line.startswith(kind))
     return total / 1024
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What all processes have after a round.
+
+    MiB of memory, and of the server's alone; open files; MiB in shared memory; and files in the temporary folder,
+    without Ray's logs, of which every process has some.
+    """
+
+    server_round: int
+    processes: int
+    server: float
+    memory: float
+    descriptors: int
+    shared: float
+    temporary: int
+
+    @classmethod
+    def now(cls, server_round: int, temporary: Path) -> Usage:
+        """As it is at this moment."""
+        pids = family()
+        return cls(
+            server_round,
+            len(pids),
+            memory([os.getpid()]),
+            memory(pids),
+            sum(map(open_files, pids)),
+            memory(pids, "Pss_Shmem:"),
+            sum(1 for path in temporary.rglob("*") if path.is_file() and "logs" not in path.parts),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"round {self.server_round:5}: server {self.server:7.1f} MiB, all {self.processes} processes "
+            f"{self.memory:8.1f} MiB, {self.descriptors:5} open files, {self.shared:6.1f} MiB shared, "
+            f"{self.temporary} temporary files"
+        )
+
+
+ALLOWED = {"server": 1.1, "memory": 1.1, "descriptors": 1.1, "shared": 1.1, "temporary": 1.0}
+"""The last fifth's median over that of the second fifth, at most: the first is for what fills once."""
+
+
+def growth(taken: Sequence[Usage]) -> dict[str, float]:
+    """Of each kind, the last fifth's median over that of the second fifth."""
+    fifth = max(1, len(taken) // 5)
+    early, late = taken[fifth : 2 * fifth], taken[-fifth:]
+
+    def median(usages: Sequence[Usage], kind: str) -> float:
+        return float(statistics.median(getattr(usage, kind) for usage in usages))
+
+    return {kind: median(late, kind) / max(median(early, kind), 1.0) for kind in ALLOWED}
+
+
+def open_files(pid: int) -> int:
+    """How many descriptors a process has open."""
+    try:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return 0
 
 
 def run(
     nodes: int, rounds: int, failing: float, dying: float, together: int, engine: str, every: int
-) -> dict[str, Any]:
-    """One run; returns the measurements."""
+) -> tuple[dict[str, Any], list[Usage]]:
+    """One run; returns the measurements, and what all processes had now and then."""
     from server.config import server_config
     from server.grids import ray_access
     from server.grids.local_grid import LocalGrid
@@ -105,7 +173,8 @@ def run(
 
     os.environ[FAILING] = f"{failing} {dying}"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as temporary:
+        os.environ["TMPDIR"] = tempfile.tempdir = temporary
         path = Path(folder) / "load.inter"
         write_data(path, nodes)
         options: dict[str, Scalar] = {
@@ -116,19 +185,14 @@ def run(
         run_config = {**default_options(), **options}
         config = server_config(run_config)
         directory = make_run_directory(config)
-        taken: list[tuple[int, float, float, int]] = []
+        taken: list[Usage] = []
 
         def measured(*arguments: Any) -> Any:
             after, outcome = train_round(*arguments)
             server_round = outcome.server_round
             if server_round % every == 0 or server_round == 1:
-                pids = family()
-                taken.append((server_round, memory([os.getpid()]), memory(pids), len(pids)))
-                print(
-                    f"round {server_round:5}: server {taken[-1][1]:7.1f} MiB, all {taken[-1][3]} processes "
-                    f"{taken[-1][2]:9.1f} MiB",
-                    flush=True,
-                )
+                taken.append(Usage.now(server_round, Path(temporary)))
+                print(taken[-1], flush=True)
             return after, outcome
 
         patched = patch("server.strategy.train_round", measured)
@@ -153,7 +217,7 @@ def run(
         ]
         if engine == "ray":
             grid.close()
-        return {
+        measurements = {
             "nodes": nodes,
             "rounds ended": len(lines),
             "rounds skipped": summary["skipped_rounds"],
@@ -164,9 +228,10 @@ def run(
             "updates": sum(row["updates"] for row in lines),
             "median seconds a round": round(float(np.median([row["seconds"] for row in lines])), 3),
             "seconds in all": round(seconds, 1),
-            "server MiB, first and last": (round(taken[0][1], 1), round(taken[-1][1], 1)),
-            "all MiB, first and last": (round(taken[0][2]), round(taken[-1][2])),
+            "server MiB, first and last": (round(taken[0].server, 1), round(taken[-1].server, 1)),
+            "all MiB, first and last": (round(taken[0].memory), round(taken[-1].memory)),
         }
+        return measurements, taken
 
 
 def main() -> None:
@@ -179,9 +244,20 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=10, help="nodes that share a process of Ray's")
     parser.add_argument("--engine", choices=["ray", "local"], default="ray")
     parser.add_argument("--every", type=int, default=5, help="rounds between two looks at memory")
-    arguments = parser.parse_args()
-    for name, value in run(**vars(arguments)).items():
+    parser.add_argument("--steady", action="store_true", help="fail where anything grew, or not all rounds ended")
+    arguments = vars(parser.parse_args())
+    steady = arguments.pop("steady")
+    measurements, taken = run(**arguments)
+    for name, value in measurements.items():
         print(f"{name}: {value}")
+    grown = growth(taken)
+    for kind, ratio in grown.items():
+        print(f"{kind}: last fifth over second fifth {ratio:.3f}")
+    failed, meant = measurements["answers that failed, of which meant to"]
+    if steady and (too_much := [kind for kind, ratio in grown.items() if ratio > ALLOWED[kind]]):
+        sys.exit(f"Grew: {', '.join(too_much)}.")
+    if steady and (measurements["rounds ended"] < arguments["rounds"] or failed < meant):
+        sys.exit("Not all rounds ended, or not all faults were met.")
 
 
 if __name__ == "__main__":

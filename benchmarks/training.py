@@ -26,6 +26,7 @@ from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
 from models.recommenders.mf import LOG_OFFSET
 from models.recommenders.mf_recommender import MatrixFactorization
+from models.recommenders.recommender import Recommender
 from protocol.requests import GlobalModel, LossOptions, TrainRequest
 from strategies.server_model import ServerModel
 
@@ -35,7 +36,9 @@ DIM, RATE = 64, 2e-3
 class Federation:
     """A model, a shard with every user, and one way to train a round of them."""
 
-    def __init__(self, shard: Shard, loss: LossOptions, device: torch.device) -> None:
+    def __init__(
+        self, shard: Shard, loss: LossOptions, device: torch.device, recommender: Recommender | None = None
+    ) -> None:
         self.shard, self.loss, self.device = shard, loss, device
         generator = torch.Generator().manual_seed(0)
         table = torch.randn(shard.num_items, DIM, generator=generator).mul_(0.15).to(device)
@@ -43,7 +46,8 @@ class Federation:
         self.store = Store(None)
         private = PrivateVectors(self.store, shard.num_users, DIM, seed=0)
         everybody = np.ones(len(shard), np.bool_)
-        self.learner = RecommenderLearner(MatrixFactorization(), shard, everybody, lambda run, dim: private, 0, device)
+        recommender = recommender or MatrixFactorization()
+        self.learner = RecommenderLearner(recommender, shard, everybody, lambda run, dim: private, 0, device)
 
     def train(self, users: np.ndarray, server_round: int) -> None:
         """One round: the cohort's updates as a node makes them, then the weighted mean and Adam."""

@@ -9,7 +9,6 @@ require_own(__name__)
 import importlib
 from typing import TYPE_CHECKING
 
-from models import MODELS
 from settings.options import OptionError
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ LEARNERS = {
 
 def learner_class(model: str) -> LearnerClass:
     """The learner of a model; raises ``OptionError`` for an unknown one."""
+    # Imported here: the process that Flower starts for a message needs no model.
+    from models import MODELS
+
     if model not in MODELS:
         raise OptionError(f"model = {model!r}: expected one of {', '.join(MODELS)}.")
     module, _, name = LEARNERS[MODELS[model].task].partition(":")

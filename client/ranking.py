@@ -11,7 +11,7 @@ from torch import Tensor
 from data.shard import Shard
 from metrics.counting import add_counts, no_counts
 from metrics.metric import Metric
-from metrics.ranked import HeldOut, ranked
+from metrics.ranked import HeldOut, Scores, products, ranked
 from models.recommenders.cohort import Cohort, cohort_of
 
 EVALUATED_AT_ONCE = 8192
@@ -25,6 +25,7 @@ def held_out_counts(
     evaluated: NDArray[np.bool_],
     asked: NDArray[np.int64],
     vectors_of: Callable[[Cohort], tuple[Tensor, Tensor]],
+    scores_of: Scores = products,
 ) -> dict[str, Tensor]:
     """What the metrics count of the held-out items, by name (see ``metrics.counting.count_limits``).
 
@@ -38,8 +39,8 @@ def held_out_counts(
     for start in range(0, len(users), EVALUATED_AT_ONCE):
         cohort = cohort_of(shard, users[start : start + EVALUATED_AT_ONCE])
         for_valid, for_test = vectors_of(cohort)
-        add_counts(counts, metrics, "valid", ranked(table, for_valid, _validation_items(cohort)))
-        add_counts(counts, metrics, "test", ranked(table, for_test, _test_items(cohort)))
+        add_counts(counts, metrics, "valid", ranked(table, for_valid, _validation_items(cohort), scores_of))
+        add_counts(counts, metrics, "test", ranked(table, for_test, _test_items(cohort), scores_of))
     return counts
 
 

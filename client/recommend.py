@@ -1,7 +1,7 @@
 """Recommend on the node: ``python -m client.recommend --state-dir … --model …/model.safetensors --user ID --top 10``.
 
-Needs no server: the score of an item is its row of the downloaded table times the user's private vector,
-which never left the node; items in the user's history are left out.
+Needs no server: items are scored with the downloaded model and the user's private vector, which never left the node;
+items in the user's history are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from client.state.private_vectors import PrivateVectors
 from client.state.store import Store
 from data import load
 from data.interactions import Interactions
+from models import MODELS
+from models.recommenders.recommender import Recommender
 from settings.options import OptionError, require
+from settings.plugins import load_class
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,12 @@ class Recommendation:
 class ItemTable:
     """A trained model as a node downloads it.
 
-    ``rows`` (num_items, d), each row's original item id, and the name under which nodes keep state of its ``run``.
+    ``rows`` (num_items, d) and ``shared`` (p,), each row's original item id, and the name under which nodes keep state
+    of its ``run``.
     """
 
     rows: Tensor
+    shared: Tensor
     item_ids: tuple[str, ...]
     run: str
 
@@ -60,14 +65,14 @@ def recommend(state_dir: Path, model: Path, user: str, top: int = 10, data_dir: 
         about = read_about(store)
         if about is None:
             continue
-        if about.model != "mf":
-            raise OptionError(f"A node can recommend by itself with the model 'mf' alone, not with {about.model!r}.")
+        recommender = _recommender(about.model)
         hosted = kept_users(store)
         place = hosted.ids.find(user)
         if place >= 0:
             vector = _vector(store, about, int(hosted.users[place]), table.rows.shape[1])
             interactions = load(about.data or about.dataset, data_dir or about.data_dir or None, about.columns)
-            return _best(table, vector, interactions, user, top)
+            scores = recommender.scores(table.rows, table.shared, vector.unsqueeze(0))[0]
+            return _best(table, scores, interactions, user, top)
     raise OptionError(f"user = {user!r}: this node does not host that user in the run of {model}.")
 
 
@@ -75,13 +80,23 @@ def read_model(path: Path) -> ItemTable:
     """``model.safetensors`` as the recorder writes it. Raises ``OptionError``."""
     try:
         with safe_open(path, "pt") as file:
-            rows, metadata = file.get_tensor("items"), file.metadata() or {}
+            rows, shared, metadata = file.get_tensor("items"), file.get_tensor("shared"), file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise OptionError(f"model = {str(path)!r}: cannot be read ({error}).") from error
     ids = json.loads(metadata.get("item_ids", "[]"))
     if len(ids) != len(rows):
         raise OptionError(f"model = {str(path)!r}: it names {len(ids)} items and has {len(rows)}.")
-    return ItemTable(rows, tuple(ids), metadata.get("run", ""))
+    return ItemTable(rows, shared, tuple(ids), metadata.get("run", ""))
+
+
+def _recommender(model: str) -> Recommender:
+    """What scored the items of the run's ``model``; raises ``OptionError`` where a user has no vector to score with."""
+    places = {name: card.place for name, card in MODELS.items() if card.task == "recommendation"}
+    kinds = {name: load_class("model", place, Recommender) for name, place in places.items()}  # type: ignore[type-abstract]
+    able = [name for name, kind in kinds.items() if kind.private_vectors]
+    if model not in able:
+        raise OptionError(f"A node can recommend by itself with the models {', '.join(able)}, not with {model!r}.")
+    return kinds[model]()
 
 
 def _states(state_dir: Path, run: str) -> list[Path]:
@@ -108,12 +123,11 @@ def _vector(store: Store, about: About, user: int, dim: int) -> Tensor:
         return private.at(users, done + 1, about.learning_rate).vectors[0]
 
 
-def _best(table: ItemTable, vector: Tensor, interactions: Interactions, user: str, top: int) -> list[Recommendation]:
+def _best(table: ItemTable, scores: Tensor, interactions: Interactions, user: str, top: int) -> list[Recommendation]:
     own = interactions.user_ids.find(user)
     seen = interactions.items[interactions.splits[own] : interactions.splits[own + 1]]
     known = set(interactions.item_ids[np.unique(seen)])
     left_out = np.array([item in known for item in table.item_ids])
-    scores = table.rows @ vector
     scores[torch.from_numpy(left_out)] = -torch.inf
     ranking = scores.argsort(descending=True, stable=True)[: min(top, int((~left_out).sum()))]
     titles = _titles(interactions)

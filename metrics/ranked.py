@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,11 +72,20 @@ class Ranked:
         return torch.nn.functional.pad(items, (0, most - length), value=-1)
 
 
-def ranked(table: Tensor, vectors: Tensor, held_out: HeldOut) -> Iterator[Ranked]:
+Scores = Callable[[Tensor, Tensor], Tensor]
+"""(n, num_items) scores of an item table (num_items, d) for user vectors (n, d)."""
+
+
+def products(table: Tensor, vectors: Tensor) -> Tensor:
+    """Score each item by the product of its row with the user's vector."""
+    return vectors @ table.T
+
+
+def ranked(table: Tensor, vectors: Tensor, held_out: HeldOut, scores_of: Scores = products) -> Iterator[Ranked]:
     """Rank each user's held-out item, some users at a time.
 
-    ``table`` (num_items, d), ``vectors`` (n, d): what the items are scored with. Ties count against the held-out
-    item: its rank is 1 + the number of other candidates that score at least as high. An item that the user
+    ``table`` (num_items, d), ``vectors`` (n, d): what ``scores_of`` scores the items with. Ties count against the
+    held-out item: its rank is 1 + the number of other candidates that score at least as high. An item that the user
     repeated stays a candidate where it is the target. A user's numbers do not depend on who else is ranked.
     """
     num_items = len(table)
@@ -91,7 +100,7 @@ def ranked(table: Tensor, vectors: Tensor, held_out: HeldOut) -> Iterator[Ranked
         stop = min(start + block, len(vectors))
         here, count = slice(start, stop), stop - start
         padded[:count] = vectors[here]
-        scores = (padded @ table.T)[:count]
+        scores = scores_of(table, padded)[:count]
         target = scores.gather(1, targets[here].unsqueeze(1))
         ranks = (scores >= target).sum(1)
         pairs = excluded[:, int(offsets[start]) : int(offsets[stop])]

@@ -55,6 +55,11 @@ MODELS = {
         learning_rate=1e-3,
         defaults={"norm-bound-threshold": 1.5},
     ),
+    "ncf": ModelCard(
+        "models.recommenders.ncf:Ncf",
+        learning_rate=1e-3,
+        defaults={"norm-bound-threshold": 0.5},
+    ),
     "lenet": _classifier("models.images.lenet:LeNet", norm_bound=1.0),
     "resnet8": _classifier("models.images.resnet:resnet8", norm_bound=3.0),
     "resnet18": _classifier("models.images.resnet:resnet18", norm_bound=10.0),

@@ -14,8 +14,12 @@ ROOMS = (
 
 @cache
 def code_fingerprint() -> str:
-    """16 hex digits over the names and contents of the rooms' source files, wherever they were imported from."""
-    root = Path(__file__).resolve().parent.parent
+    """The fingerprint of the program that runs, wherever it was imported from."""
+    return fingerprint_of(Path(__file__).resolve().parent.parent)
+
+
+def fingerprint_of(root: Path) -> str:
+    """16 hex digits over the names and contents of the rooms' source files under ``root``."""
     digest = hashlib.sha256()
     for room in ROOMS:
         place = root / room

@@ -24,7 +24,7 @@ IMPORTS: dict[str, tuple[str, ...]] = {
     "data": ("draws", "settings"),
     "models": ("data", "draws", "settings"),
     "metrics": ("data", "settings"),
-    "protocol": ("metrics", "settings"),
+    "protocol": ("metrics", "models", "settings"),
     "attacks": ("data", "draws", "metrics", "models", "protocol", "settings"),
     "strategies": ("draws", "models", "protocol", "settings"),
     "client": ("attacks", "data", "draws", "metrics", "models", "protocol", "settings", "strategies"),

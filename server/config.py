@@ -96,6 +96,9 @@ def server_config(run_config: RunConfig) -> ServerConfig:
         negatives=options.negatives,
         contrastive_weight=options.contrastive_weight if asked[options.contrastive_task] else 0.0,
         contrastive_negatives=options.contrastive_negatives,
+        pieck_items=options.pieck_items,
+        pieck_item_weight=options.pieck_item_weight,
+        pieck_user_weight=options.pieck_user_weight,
     )
     touched_rows = 2.0 + (loss.contrastive_negatives if loss.contrastive_weight else 0)
     own = {**card.defaults, "support-bound-rows-per-example": touched_rows}

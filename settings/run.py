@@ -39,7 +39,7 @@ class RunOptions:
         resume=True,
         numbers=False,
     )
-    model: str = option("mf", "mf, sasrec; of images: lenet, resnet8, resnet18", read_by="both")
+    model: str = option("mf", "mf, sasrec, ncf; of images: lenet, resnet8, resnet18", read_by="both")
     embedding_dim: int = option(64, "of recommenders: numbers in an item's vector", at_least=1)
     max_length: int = option(
         200,
@@ -59,7 +59,7 @@ class RunOptions:
     clients_per_round: int = option(50, "users who are asked for an update in a round", at_least=1, read_by="both")
     learning_rate: float = option(
         0.0,
-        "of the server; 0: the model's (mf 0.002, sasrec 0.001, of images 1, which is FedAvg)",
+        "of the server; 0: the model's (mf 0.002, sasrec and ncf 0.001, of images 1, which is FedAvg)",
         at_least=0,
         follows=True,
     )
@@ -85,6 +85,17 @@ class RunOptions:
     )
     contrastive_weight: float = option(1.0, "α of Eq. 4: how much the task counts", at_least=0, follows=True)
     contrastive_negatives: int = option(15, "items drawn for each positive one", at_least=1)
+
+    pieck_item_weight: float = option(
+        0.0,
+        "how much clients draw their rows to popular ones; 0: not at all",
+        at_least=0,
+        topic="PIECK's regularisers on the clients",
+    )
+    pieck_user_weight: float = option(
+        0.0, "how much they keep user vectors unlike popular rows; 0: not at all", at_least=0
+    )
+    pieck_items: int = option(10, "how many rows are popular: those that moved furthest", at_least=1)
 
     attack: str = option(
         "none",

@@ -15,12 +15,14 @@ from strategies.rules.flame import Flame
 from strategies.rules.fltrust import FlTrust
 from strategies.rules.fools_gold import FoolsGold
 from strategies.rules.geometric_median import GeometricMedian
+from strategies.rules.hics import Hics
 from strategies.rules.krum import Krum, MultiKrum
 from strategies.rules.meamed import Meamed
 from strategies.rules.median import Median
 from strategies.rules.nearest_neighbor_mixing import NearestNeighborMixing
 from strategies.rules.norm_bound import NormBound
 from strategies.rules.per_item import PerItemKrum, PerItemMedian, PerItemTrimmedMean
+from strategies.rules.popularity_separation import PopularitySeparation
 from strategies.rules.sign_guard import SignGuard
 from strategies.rules.support_bound import SupportBound
 from strategies.rules.trimmed_mean import TrimmedMean
@@ -51,6 +53,8 @@ RULES: dict[str, type[Rule]] = {
     "fools-gold": FoolsGold,
     "sign-guard": SignGuard,
     "fltrust": FlTrust,
+    "hics": Hics,
+    "popularity-separation": PopularitySeparation,
 }
 
 CLIENT_SIDE = frozenset({"fl-wbc"})

@@ -57,7 +57,7 @@ def extreme_pairs(pairs: TrainingPairs) -> tuple[Tensor, Tensor]:
     """
     counts = pairs.splits.diff()
     owner = torch.arange(len(counts)).repeat_interleave(counts, output_size=len(pairs.positives))
-    scores = pairs.user_vectors.to(pairs.table.device) @ pairs.table.T
+    scores = pairs.scores
     rank = (torch.arange(len(owner)) - pairs.splits[owner]) % len(pairs.table)
     most = int(rank.max()) + 1 if len(rank) else 0
     highest = scores.argsort(dim=1, descending=True, stable=True)[:, :most].cpu()
@@ -73,7 +73,7 @@ def hardest_pairs(pairs: TrainingPairs) -> tuple[Tensor, Tensor]:
     """
     counts = pairs.splits.diff()
     owner = torch.arange(len(counts)).repeat_interleave(counts, output_size=len(pairs.positives))
-    scores = pairs.user_vectors.to(pairs.table.device) @ pairs.table.T
+    scores = pairs.scores
     liked = torch.zeros_like(scores, dtype=torch.bool)
     splits, items = pairs.history or (pairs.splits, pairs.positives)
     liked[torch.arange(len(counts)).repeat_interleave(splits.diff()), items] = True

@@ -19,7 +19,9 @@ from data.interactions import splits_of
 from data.shard import Shard
 from metrics import METRICS
 from metrics.metric import Metric
+from metrics.ranked import Scores
 from models.recommenders.cohort import Cohort, cohort_of, in_parts
+from models.recommenders.pieck_defense import regularised
 from models.recommenders.recommender import Recommender, Training, make_recommender
 from protocol.requests import EvaluateRequest, GlobalModel, TrainReply, TrainRequest
 from protocol.updates import Updates, concat, make_updates
@@ -110,7 +112,10 @@ class RecommenderLearner:
                 self._recommender.user_vectors(model.items, model.shared, cohort, own.to(self._device), True),
             )
 
-        return held_out_counts(metrics, model.items, self._shard, self._evaluated, request.users.numpy(), vectors_of)
+        asked = request.users.numpy()
+        return held_out_counts(
+            metrics, model.items, self._shard, self._evaluated, asked, vectors_of, self._scores_of(model)
+        )
 
     def _train(
         self,
@@ -131,6 +136,10 @@ class RecommenderLearner:
         if alter is not None:
             training = self._altered(model, training, alter)
         gradient = self._recommender.gradient(model.items, model.shared, training)
+        if loss.pieck_item_weight or loss.pieck_user_weight:
+            # Every node can draw the first table itself: nobody has to keep what the model was like.
+            first, _ = self._recommender.initial(len(model.items), model.items.shape[1], self._seed)
+            gradient = regularised(gradient, model.items, first.to(self._device), training.vectors, loss)
         updates = make_updates(
             users=torch.from_numpy(cohort.users),
             num_examples=gradient.num_pairs.cpu().clamp(min=1),
@@ -156,6 +165,7 @@ class RecommenderLearner:
             negatives=training.negatives[paired],
             user_vectors=self._recommender.user_vectors(model.items, model.shared, cohort, training.vectors),
             table=model.items,
+            scores_of=self._scores_of(model),
             users=torch.from_numpy(cohort.users) if self._recommender.private_vectors else None,
             history=None if all_paired else (torch.from_numpy(whole.splits), torch.from_numpy(whole.items)),
         )
@@ -163,6 +173,9 @@ class RecommenderLearner:
         for pairs, others in zip(altered, alter(view), strict=True):
             pairs[paired] = others
         return replace(training, positives=altered[0], negatives=altered[1])
+
+    def _scores_of(self, model: GlobalModel) -> Scores:
+        return lambda table, vectors: self._recommender.scores(table, model.shared, vectors)
 
     def _private_vectors(self, model: GlobalModel, run: str) -> PrivateVectors | None:
         return self._private(run, model.items.shape[1]) if self._recommender.private_vectors else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.kernels.bounds import require_items, require_splits
 from models.kernels.bpr import add_bpr
 from models.kernels.compiled import compiled
 from models.kernels.contrastive import add_contrastive, draw_contrastive
@@ -65,10 +66,7 @@ class CohortGradients:
 
 def negatives_of(histories: Histories, task: Task, num_items: int) -> Ints:
     """(N,) for each training item one that its user never touched. Raises ``ValueError`` where nothing is left."""
-    available = num_items - np.diff(histories.touched_splits)
-    if len(available) and available.min() < 1:
-        user = histories.users[available.argmin()]
-        raise ValueError(f"User {user} has touched every item: no negative is left.")
+    require_untouched(histories, num_items)
     return draw_negatives(
         task.seed,
         task.streams[0],
@@ -81,27 +79,48 @@ def negatives_of(histories: Histories, task: Task, num_items: int) -> Ints:
     )
 
 
+def examples_of(histories: Histories, task: Task, num_items: int) -> tuple[Ints, Ints]:
+    """The contrastive task's examples: see ``draw_contrastive``. Raises ``ValueError`` where nothing is left."""
+    require_untouched(histories, num_items)
+    return draw_contrastive(
+        user_keys(task.seed, task.streams[2], task.server_round, histories.users),
+        histories.splits,
+        histories.items,
+        histories.touched_splits,
+        histories.touched,
+        num_items,
+        task.contrastive_negatives,
+    )
+
+
+def require_untouched(histories: Histories, num_items: int) -> None:
+    """Raise ``ValueError`` where a user with training items touched every item."""
+    require_items(histories.touched, num_items)
+    saturated = (np.diff(histories.touched_splits) >= num_items) & (np.diff(histories.splits) > 0)
+    if saturated.any():
+        user = histories.users[saturated.argmax()]
+        raise ValueError(f"User {user} has touched every item: no negative is left.")
+
+
 def cohort_gradients(
     table: Matrix, vectors: Matrix, histories: Histories, task: Task, positives: Ints, negatives: Ints
 ) -> CohortGradients:
     """∂L_u/∂E and ∂L_u/∂p_u of every user u, as ``models.recommenders.mf.cohort_gradient`` defines them.
 
     ``table`` (num_items, d), ``vectors`` (n, d), both contiguous; ``positives`` and ``negatives`` (N,): the pairs.
-    A user's numbers depend on (seed, round, user) and its own history alone, to the bit.
+    A user's numbers depend on (seed, round, user) and its own history alone, to the bit. Raises ``IndexError`` for an
+    item outside the table, and ``ValueError`` for pairs or vectors of another number.
     """
+    require_splits(histories.splits, len(vectors), len(positives))
+    require_splits(histories.splits, len(histories.users), len(negatives))
+    require_items(positives, len(table))
+    require_items(negatives, len(table))
+    if vectors.shape[1] != table.shape[1]:
+        raise ValueError(f"The vectors have {vectors.shape[1]} numbers, the table's rows {table.shape[1]}.")
     count = len(histories.users)
     contrastive = task.contrastive_weight != 0
     if contrastive:
-        keys = user_keys(task.seed, task.streams[2], task.server_round, histories.users)
-        task_splits, drawn = draw_contrastive(
-            keys,
-            histories.splits,
-            histories.items,
-            histories.touched_splits,
-            histories.touched,
-            len(table),
-            task.contrastive_negatives,
-        )
+        task_splits, drawn = examples_of(histories, task, len(table))
     else:
         task_splits, drawn = np.zeros(count + 1, np.int64), np.empty((0, 2), np.int64)
     row_splits, items = touched_rows(histories.splits, positives, negatives, task_splits, drawn, len(table))

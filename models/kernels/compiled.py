@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import _CacheLocator
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -68,20 +69,49 @@ def code_folder() -> Path | None:
 ADVICE = "Name a folder in NUMBA_CACHE_DIR that it can write, so that only the first process waits."
 
 
+class CodeFolder(_CacheLocator):
+    """Tells numba where machine code is kept: wherever a kernel lies, and whenever it came there.
+
+    Each run from a bundle has the sources in another folder. The folder's name stands for their contents.
+    """
+
+    def __init__(self, function: Callable[..., Any], file: str) -> None:
+        self._folder = str(code_folder())
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> CodeFolder:
+        """The folder, for any function."""
+        return cls(function, file)
+
+    def get_cache_path(self) -> str:
+        """The folder."""
+        return self._folder
+
+    def get_source_stamp(self) -> str:
+        """What code must have been made of to be used."""
+        return _fingerprint()
+
+    def get_disambiguator(self) -> str:
+        """What tells functions of one name in files of one name apart."""
+        return str(self._line)
+
+
 def _compiled(function: Function, fastmath: Any) -> Function:
     folder = code_folder()
-    before = CONFIG.CACHE_DIR
+    before = CONFIG.CACHE_LOCATOR_CLASSES
     # Numba asks for the folder once, when a function is declared; other people's functions keep theirs.
-    CONFIG.CACHE_DIR = str(folder or "")
+    CONFIG.CACHE_LOCATOR_CLASSES = f"{__name__}.{CodeFolder.__name__}"
     try:
         options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, "cache": folder is not None}
         kernel: Any = numba.njit(**options)(function)
     finally:
-        CONFIG.CACHE_DIR = before
+        CONFIG.CACHE_LOCATOR_CLASSES = before
     _kernels.append(kernel)
     return kernel  # type: ignore[no-any-return]
 
 
+@cache
 def _fingerprint() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):

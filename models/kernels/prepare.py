@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from models.kernels import adam, admission, gram, lloyd, sparse_sums, uniformity
+from models.kernels import adam, admission, cohort, gram, lloyd, sparse_sums, touched, uniformity
 from models.kernels.compiled import LOG, code_folder, compilations
 
 
@@ -15,7 +15,7 @@ from models.kernels.compiled import LOG, code_folder, compilations
 def prepare() -> int:
     """Load or compile the kernels of 32-bit rows, once a process; returns how many had to be compiled."""
     began, before = time.perf_counter(), compilations()
-    for kernels in (_adam, _updates, _distances, _lloyd):
+    for kernels in (_adam, _cohort, _updates, _distances, _lloyd):
         kernels()
     made = compilations() - before
     if made:
@@ -30,6 +30,16 @@ def _adam() -> None:
     adam.step(value, value, value, value, 1, 0.1, 0.0, *(np.empty(1, np.float32) for _ in range(3)))
     row = np.zeros((1, 1), np.float32)
     adam.idle(row, row, row, np.zeros(1, np.int64), 1, 0.1, *(np.empty((1, 1), np.float32) for _ in range(3)))
+
+
+def _cohort() -> None:
+    splits, items = np.array([0, 2]), np.array([0, 1])
+    table = np.zeros((4, 2), np.float32)
+    seen, touched_by = touched.touched_items(splits, items, np.array([[-1, -1]]), len(table))
+    histories = cohort.Histories(np.array([0]), splits, items, seen, touched_by)
+    task = cohort.Task(0, 1, 1, 13107, 1.0, 2, (5, 6, 7, 8))
+    negatives = cohort.negatives_of(histories, task, len(table))
+    cohort.cohort_gradients(table, table[:1], histories, task, items, negatives)
 
 
 def _updates() -> None:

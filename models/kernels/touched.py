@@ -31,20 +31,45 @@ def touched_rows(
         total = _add_new(positives[splits[k] : splits[k + 1]], seen, found, total)
         total = _add_new(negatives[splits[k] : splits[k + 1]], seen, found, total)
         total = _add_new(drawn[task_splits[k] : task_splits[k + 1]].ravel(), seen, found, total)
-        own = found[start:total]
-        if FLAGS_FOR_A_SORTED_ITEM * len(own) < num_items:
-            own.sort()
-            for item in own:
-                seen[item] = False
-        else:
-            at = start
-            for item in range(num_items):
-                if seen[item]:
-                    found[at] = item
-                    at += 1
-                    seen[item] = False
+        _ascend(found[start:total], seen)
         offsets[k + 1] = total
     return offsets, found[:total].copy()
+
+
+@compiled
+def touched_items(splits: Ints, items: Ints, held_out: Ints, num_items: int) -> tuple[Ints, Ints]:
+    """The distinct items of each user in its history and among its ``held_out`` (n, h), of which -1 is none.
+
+    Offsets (n+1,) and items, ascending within a user.
+    """
+    count = len(splits) - 1
+    offsets = np.zeros(count + 1, np.int64)
+    found = np.empty(len(items) + held_out.size, np.int64)
+    seen = np.zeros(num_items, np.bool_)
+    total = 0
+    for k in range(count):
+        start = total
+        total = _add_new(items[splits[k] : splits[k + 1]], seen, found, total)
+        total = _add_new(held_out[k][held_out[k] >= 0], seen, found, total)
+        _ascend(found[start:total], seen)
+        offsets[k + 1] = total
+    return offsets, found[:total].copy()
+
+
+@compiled
+def _ascend(own: Ints, seen: NDArray[np.bool_]) -> None:
+    """Put the items whose flags are up into ascending order, and take the flags down."""
+    if FLAGS_FOR_A_SORTED_ITEM * len(own) < len(seen):
+        own.sort()
+        for item in own:
+            seen[item] = False
+    else:
+        at = 0
+        for item in range(len(seen)):
+            if seen[item]:
+                own[at] = item
+                at += 1
+                seen[item] = False
 
 
 @compiled

@@ -8,19 +8,24 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-import draws
 from data.interactions import ragged_positions, splits_of
-from data.ragged import sorted_unique
 from data.shard import Shard
 from draws import Stream
+from models.kernels import dropout
+from models.kernels.bounds import require_items
+from models.kernels.cohort import Histories, Task, examples_of, negatives_of
+from models.kernels.touched import touched_items
 from models.recommenders.contrastive import ContrastiveDraws
 from models.recommenders.loss import LossOptions
 
 Ints = NDArray[np.int64]
 
-LISTED_FOR_A_DRAW = 16
-"""Untouched items that can be listed in the time of one search among the touched ones."""
+DECISIONS = 65_536
+"""Dropout's probability is rounded to so many parts of one."""
+
+STREAMS = int(Stream.NEGATIVES), int(Stream.DROPOUT), int(Stream.CONTRASTIVE), int(Stream.CONTRASTIVE_DROPOUT)
 
 EXAMPLES_AT_ONCE = 16_384
 """Training items whose draws and gradients are in memory together, whatever the cohort."""
@@ -65,8 +70,8 @@ class Cohort:
     @cached_property
     def saturated(self) -> NDArray[np.bool_]:
         """(n,) who touched every item, so that there is no negative to train with."""
-        whole = self.whole or self
-        return whole._untouched[0] < 1
+        available: Ints = self.shard.num_items - np.diff(self.histories.touched_splits)
+        return available < 1
 
     def with_negatives(self) -> Cohort:
         """The same users, of whom those that touched every item have no training items: they alone have no pairs."""
@@ -96,77 +101,18 @@ class Cohort:
         return Cohort(self.shard, self.users, self.slots, splits_of(counts), items, self.whole or self)
 
     @cached_property
-    def _touched(self) -> Ints:
-        """Each user's items in training, validation and test as sorted keys: position · (num_items + 1) + item."""
-        width = self.shard.num_items + 1
-        held_out = np.concatenate([self.valid, self.test])
-        owner = np.concatenate([self.owner, np.tile(np.arange(len(self.users)), 2)])
-        items = np.concatenate([self.items, held_out])
-        return sorted_unique(owner[items >= 0] * width + items[items >= 0])
+    def histories(self) -> Histories:
+        """What compiled loops read: what the users train on, and what else they touched."""
+        splits, touched = (self.whole or self)._touched
+        return Histories(self.users, self.splits, self.items, splits, touched)
 
     @cached_property
-    def recurrences(self) -> tuple[Ints, Ints, Ints]:
-        """Where users come back to an item: three (N,) arrays.
-
-        The examples of each user with those of one item beside each other, items in the order in which they first
-        occur; for each example where its item's begin in that order; and how many they are.
-        """
-        whole = self.whole or self
-        if len(whole._touched) == len(whole.items) + (whole.valid >= 0).sum() + (whole.test >= 0).sum():
-            # Nobody has anything twice, and those keys are needed anyway.
-            every = np.arange(len(self.items))
-            return every, every, np.ones_like(every)
-        keys = self.owner * (self.shard.num_items + 1) + self.items
-        ordered = np.argsort(keys, kind="stable")
-        begins = np.flatnonzero(np.diff(keys[ordered], prepend=-1))
-        times = np.diff(begins, append=len(keys))
-        first_seen, count = np.empty_like(keys), np.empty_like(keys)
-        first_seen[ordered] = np.repeat(ordered[begins], times)
-        count[ordered] = np.repeat(times, times)
-        together = np.argsort(first_seen, kind="stable")
-        begin = np.empty_like(keys)
-        at = np.flatnonzero(np.diff(first_seen[together], prepend=-1))
-        begin[together] = np.repeat(at, np.diff(at, append=len(keys)))
-        return together, begin, count
-
-    @cached_property
-    def _untouched(self) -> tuple[Ints, Ints, Ints]:
-        """For drawing items that a user never touched: (how many (n,), offsets (n+1,), shifted keys)."""
-        keys = self._touched
-        touched = np.bincount(keys // (self.shard.num_items + 1), minlength=len(self.users))
-        offsets = splits_of(touched)
-        rank = np.arange(len(keys)) - np.repeat(offsets[:-1], touched)
-        return self.shard.num_items - touched, offsets, keys - rank
-
-    @cached_property
-    def _listed(self) -> Ints:
-        """Every untouched item of each user, one user after another."""
-        untouched = np.ones((len(self.users), self.shard.num_items), np.bool_)
-        untouched[np.divmod(self._touched, self.shard.num_items + 1)] = False
-        items: Ints = np.nonzero(untouched)[1]
-        return items
-
-    def untouched_items(self, owner: Ints, words: NDArray[np.uint64]) -> Ints:
-        """One item a word (m,) that user ``owner[m]`` never touched in training, validation or test, uniformly.
-
-        The r-th untouched item is looked up in a list of them, where so many are drawn that making the list pays;
-        else it is r plus the number of touched items before it, which a search over the touched items less their
-        ranks gives. Raises ``ValueError`` where one of the owners touched every item (see ``with_negatives``).
-        """
-        if self.whole is not None:
-            return self.whole.untouched_items(owner, words)
-        available, offsets, shifted = self._untouched
-        if len(owner) and available[owner].min() < 1:
-            without = self.users[owner[available[owner].argmin()]]
-            raise ValueError(f"User {without} has touched every item: no negative is left.")
-        drawn = (draws.uniform(words) * available[owner]).astype(np.int64)
-        if len(words) * LISTED_FOR_A_DRAW > len(self.users) * self.shard.num_items:
-            listed: Ints = self._listed[splits_of(available)[owner] + drawn]
-            return listed
-        keys = torch.from_numpy(owner * (self.shard.num_items + 1) + drawn)
-        before: Ints = torch.searchsorted(torch.from_numpy(shifted), keys, right=True).numpy()
-        result: Ints = drawn + before - offsets[owner]
-        return result
+    def _touched(self) -> tuple[Ints, Ints]:
+        """Each user's distinct items in training, validation and test, ascending: offsets (n+1,) and items."""
+        held_out = np.stack([self.valid, self.test], 1)
+        require_items(self.items, self.shard.num_items)
+        require_items(held_out[held_out >= 0], self.shard.num_items)
+        return touched_items(self.splits, self.items, held_out, self.shard.num_items)
 
 
 def cohort_of(shard: Shard, users: Ints) -> Cohort:
@@ -197,11 +143,8 @@ def in_parts(shard: Shard, users: Ints) -> list[Ints]:
 
 
 def negative_items(cohort: Cohort, loss: LossOptions, seed: int, server_round: int) -> Ints:
-    """(N,) for each training item one that its user never touched."""
-    # Round 0 names the draw that is kept for the whole run.
-    drawn_in = server_round if loss.negatives == "fresh" else 0
-    words = draws.raw(seed, Stream.NEGATIVES, drawn_in, cohort.users.tolist(), cohort.counts.tolist())
-    return cohort.untouched_items(cohort.owner, words)
+    """(N,) for each training item one that its user never touched; see ``kernels.cohort.negatives_of``."""
+    return negatives_of(cohort.histories, task_of(loss, seed, server_round), cohort.shard.num_items)
 
 
 def contrastive_draws(
@@ -214,39 +157,31 @@ def contrastive_draws(
     """
     if not loss.contrastive_weight:
         return None
-    together, first, times = cohort.recurrences
-    alone = np.zeros(len(cohort.users), np.bool_)
-    alone[cohort.owner[times == cohort.counts[cohort.owner]]] = True
-    counts = np.where(alone, 0, cohort.counts)
-    owner = np.repeat(np.arange(len(counts)), counts)
-    splits = splits_of(counts)
-    width = 1 + loss.contrastive_negatives
-    words = draws.raw(seed, Stream.CONTRASTIVE, server_round, cohort.users.tolist(), (counts * width).tolist())
-    words = words.reshape(-1, width)
-    places = np.flatnonzero(~alone[cohort.owner])
-    start = cohort.splits[owner]
-    # The user's items in a circle, equal ones together: the draw starts behind the item's own.
-    others = counts[owner] - times[places]
-    step = times[places] + (draws.uniform(words[:, 0]) * others).astype(np.int64)
-    items = np.empty((len(owner), 1 + width), np.int64)
-    items[:, 0] = cohort.items[places]
-    items[:, 1] = cohort.items[together[start + (first[places] - start + step) % counts[owner]]]
-    negatives = cohort.untouched_items(np.repeat(owner, width - 1), words[:, 1:].ravel())
-    items[:, 2:] = negatives.reshape(-1, width - 1)
-    keep = None
-    if loss.dropout:
-        kept = kept_coordinates(
-            cohort, Stream.CONTRASTIVE_DROPOUT, loss.dropout, seed, server_round, counts, 1 + width, dim
-        )
-        keep = torch.from_numpy(kept)
-    return ContrastiveDraws(torch.from_numpy(splits), torch.from_numpy(items), keep, loss.dropout)
+    task = task_of(loss, seed, server_round)
+    splits, items = examples_of(cohort.histories, task, cohort.shard.num_items)
+    keep = kept_coordinates(cohort, Stream.CONTRASTIVE_DROPOUT, task, splits, items.shape[1], dim)
+    return ContrastiveDraws(torch.from_numpy(splits), torch.from_numpy(items), keep, task.dropped / DECISIONS)
 
 
-def kept_coordinates(
-    cohort: Cohort, stream: Stream, dropout: float, seed: int, server_round: int, counts: Ints, width: int, dim: int
-) -> NDArray[np.bool_]:
-    """(Σ counts, width, dim) bool: which coordinates dropout leaves of each user's ``counts`` examples."""
-    words_a_vector = -(-dim // 4)
-    words = draws.raw(seed, stream, server_round, cohort.users.tolist(), (counts * width * words_a_vector).tolist())
-    keep = draws.keep_mask(words, dropout).reshape(-1, width, 4 * words_a_vector)
-    return keep[:, :, :dim]
+def kept_coordinates(cohort: Cohort, stream: Stream, task: Task, splits: Ints, width: int, dim: int) -> Tensor | None:
+    """(splits[-1], width, dim) bool: which coordinates dropout leaves of each user's examples, ``None``: all."""
+    if not task.dropped:
+        return None
+    kept = dropout.kept_coordinates(
+        task.seed, int(stream), task.server_round, cohort.users, splits, width, dim, task.dropped
+    )
+    return torch.from_numpy(kept)
+
+
+def task_of(loss: LossOptions, seed: int, server_round: int) -> Task:
+    """What compiled loops are to draw and sum in a round."""
+    return Task(
+        seed=seed,
+        server_round=server_round,
+        # Round 0 names the draw that is kept for the whole run.
+        negatives_round=server_round if loss.negatives == "fresh" else 0,
+        dropped=round(loss.dropout * DECISIONS),
+        contrastive_weight=loss.contrastive_weight,
+        contrastive_negatives=loss.contrastive_negatives,
+        streams=STREAMS,
+    )

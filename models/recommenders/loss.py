@@ -11,7 +11,7 @@ class LossOptions:
     """How an honest client computes its loss (Eq. 1, Eq. 4) and steps its private vector.
 
     ``negatives``: drawn once for the run, or afresh in each round. ``contrastive_weight`` is UNION's α;
-    0 leaves its task out.
+    0 leaves its task out. ``pieck_*``: see ``models/recommenders/pieck_defense.py``; weights of 0 leave it out.
     """
 
     learning_rate: float = 2e-3
@@ -20,3 +20,6 @@ class LossOptions:
     negatives: Literal["static", "fresh"] = "static"
     contrastive_weight: float = 0.0
     contrastive_negatives: int = 15
+    pieck_items: int = 10
+    pieck_item_weight: float = 0.0
+    pieck_user_weight: float = 0.0

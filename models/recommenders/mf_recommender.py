@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from draws import Stream
-from models.recommenders.cohort import Cohort, kept_coordinates
+from models.kernels.cohort import cohort_gradients
+from models.recommenders.cohort import DECISIONS, Cohort, kept_coordinates, task_of
 from models.recommenders.mf import Pairs, cohort_gradient
 from models.recommenders.recommender import CohortGradient, Recommender, Training
 
@@ -19,7 +20,9 @@ class MatrixFactorization(Recommender):
     private_vectors: ClassVar[bool] = True
 
     def gradient(self, table: Tensor, shared: Tensor, training: Training) -> CohortGradient:
-        """See ``Recommender.gradient``."""
+        """See ``Recommender.gradient``. On a CPU by compiled loops, elsewhere by torch, of the same draws."""
+        if table.device.type == "cpu":
+            return _compiled_gradient(table, training)
         pairs = training_pairs(training, table.shape[1]).to(table.device)
         weight = training.loss.contrastive_weight
         return cohort_gradient(table, training.vectors, pairs, training.contrastive(table), weight)
@@ -33,11 +36,23 @@ class MatrixFactorization(Recommender):
 
 def training_pairs(training: Training, dim: int) -> Pairs:
     """The pairs with what dropout leaves of the three vectors of each."""
-    cohort, loss = training.cohort, training.loss
-    keep = None
-    if loss.dropout:
-        kept = kept_coordinates(
-            cohort, Stream.DROPOUT, loss.dropout, training.seed, training.server_round, cohort.counts, 3, dim
-        )
-        keep = torch.from_numpy(kept)
-    return Pairs(torch.from_numpy(cohort.splits), training.positives, training.negatives, keep, loss.dropout)
+    cohort, task = training.cohort, task_of(training.loss, training.seed, training.server_round)
+    keep = kept_coordinates(cohort, Stream.DROPOUT, task, cohort.splits, 3, dim)
+    splits = torch.from_numpy(cohort.splits)
+    return Pairs(splits, training.positives, training.negatives, keep, task.dropped / DECISIONS)
+
+
+def _compiled_gradient(table: Tensor, training: Training) -> CohortGradient:
+    cohort = training.cohort
+    found = cohort_gradients(
+        table.contiguous().numpy(),
+        training.vectors.contiguous().numpy(),
+        cohort.histories,
+        task_of(training.loss, training.seed, training.server_round),
+        training.positives.contiguous().numpy(),
+        training.negatives.contiguous().numpy(),
+    )
+    splits, items, rows = map(torch.from_numpy, (found.row_splits, found.items, found.rows))
+    losses, vectors = torch.from_numpy(found.losses), torch.from_numpy(found.vectors)
+    nothing = table.new_empty(len(cohort.users), 0)
+    return CohortGradient(torch.from_numpy(cohort.counts), losses, splits, items, rows, nothing, vectors)

@@ -74,7 +74,7 @@ class CohortGradient:
 
 
 class Recommender(ABC):
-    """One kind of recommender, which scores item i for a user by the product of a user vector with row i of the table.
+    """One kind of recommender, which scores items for a user by a user vector, the item table and what else is shared.
 
     ``private_vectors``: whether each user has a vector of parameters that never leaves its node. ``unpaired``: how many
     of a user's oldest training items are input alone, so that what is paired with them is not used. ``newest``: how
@@ -106,10 +106,17 @@ class Recommender(ABC):
     def user_vectors(
         self, table: Tensor, shared: Tensor, cohort: Cohort, vectors: Tensor, after_valid: bool = False
     ) -> Tensor:
-        """What item rows are multiplied with to score them for the users (n, d) of a cohort.
+        """What items are scored with for the users (n, d) of a cohort.
 
         ``vectors``: as in ``Training``; ``after_valid``: whether the users have seen their validation items, too.
         """
+
+    def scores(self, table: Tensor, shared: Tensor, vectors: Tensor) -> Tensor:
+        """(n, num_items): how highly all items score for n user vectors (n, d); here their products with the rows.
+
+        Autograd can differentiate it by each of the three.
+        """
+        return vectors @ table.T
 
 
 def make_recommender(options: RunOptions) -> Recommender:

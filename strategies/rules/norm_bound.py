@@ -20,8 +20,8 @@ class NormBoundOptions(RuleOptions):
 
     threshold: float = option(
         0.0,
-        "0: the model's (mf 0.1, sasrec 1.5, lenet 1, resnet8 3, resnet18 10; the paper takes 2.5 for sasrec "
-        "on Gowalla)",
+        "0: the model's (mf 0.1, sasrec 1.5, ncf 0.5, lenet 1, resnet8 3, resnet18 10; the paper takes 2.5 for "
+        "sasrec on Gowalla)",
         at_least=0,
         expected="a positive number, or 0 for the model's",
     )

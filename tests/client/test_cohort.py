@@ -46,20 +46,6 @@ def test_negatives_are_items_that_the_user_never_touched() -> None:
         assert not set(items[:, 2:].flatten().tolist()) & touched(user)
 
 
-def test_every_untouched_item_is_drawn_equally_often() -> None:
-    """A χ² of 100,000 draws over the untouched items stays below its 99.9 % quantile (about m + 3.1·√(2m))."""
-    user = 7
-    cohort = cohort_of(SHARD, np.array([user]))
-    words = np.random.default_rng(0).integers(0, 2**64, 100_000, dtype=np.uint64)
-    drawn = cohort.untouched_items(np.zeros(len(words), np.int64), words)
-    untouched = sorted(set(range(SHARD.num_items)) - touched(user))
-    counts = np.bincount(drawn, minlength=SHARD.num_items)[untouched]
-    assert counts.sum() == len(words)
-    expected = len(words) / len(untouched)
-    degrees = len(untouched) - 1
-    assert ((counts - expected) ** 2 / expected).sum() < degrees + 3.1 * np.sqrt(2 * degrees)
-
-
 def test_a_users_draws_do_not_depend_on_who_else_takes_part() -> None:
     alone = cohort_of(SHARD, np.array([50]))
     among = cohort_of(SHARD, np.array([9, 50, 51]))
@@ -86,17 +72,6 @@ def test_dropout_drops_its_share() -> None:
     share = float((~keep).to(torch.float64).mean())
     # Standard deviation of a share of so many draws: sqrt(0.16 / number).
     assert abs(share - 0.2) < 5 * np.sqrt(0.16 / keep.numel()) + 1 / 65536
-
-
-def test_untouched_items_are_the_same_from_a_list_and_from_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = np.random.default_rng(1).integers(0, 2**64, 500, np.uint64)
-    users = SHARD.users[:4]
-    owner = np.sort(np.random.default_rng(2).integers(0, len(users), len(words)))
-    found = []
-    for listed_for_a_draw in (0, 1 << 30):
-        monkeypatch.setattr("models.recommenders.cohort.LISTED_FOR_A_DRAW", listed_for_a_draw)
-        found.append(cohort_of(SHARD, users).untouched_items(owner, words))
-    assert np.array_equal(*found)
 
 
 def test_a_positive_is_another_item_where_a_user_comes_back_to_items() -> None:

@@ -125,9 +125,9 @@ def test_the_update_is_the_gradient_of_the_users_own_loss(flipped: bool) -> None
 
 def test_negatives_were_never_touched_not_even_before_the_window() -> None:
     touched = {*history(LONGEST), int(SHARD.valid[LONGEST]), int(SHARD.test[LONGEST])}
-    words = np.random.default_rng(0).integers(0, 2**64, 5000, dtype=np.uint64)
+    fresh = LossOptions(negatives="fresh")
     cohort = cohort_of(SHARD, np.array([LONGEST])).newest(SHAPE.max_length + 1)
-    drawn = set(cohort.untouched_items(np.zeros(len(words), np.int64), words).tolist())
+    drawn = {item for now in range(1, 1001) for item in negative_items(cohort, fresh, SEED, now).tolist()}
     assert drawn == set(range(WORLD.num_items)) - touched
 
 

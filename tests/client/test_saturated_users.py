@@ -18,7 +18,7 @@ from client.state.store import Store
 from data.interactions import Interactions, from_columns, leave_one_out
 from data.shard import shard_of
 from models.recommenders import sasrec
-from models.recommenders.cohort import cohort_of
+from models.recommenders.cohort import cohort_of, contrastive_draws, negative_items
 from models.recommenders.mf_recommender import MatrixFactorization
 from models.recommenders.sasrec import Shape
 from models.recommenders.sasrec_recommender import SasRec
@@ -103,11 +103,13 @@ def test_it_is_evaluated_like_anybody(name: str) -> None:
 
 
 def test_drawing_for_it_is_an_error_that_names_it_and_for_others_beside_it_none() -> None:
-    cohort = cohort_of(SHARD, np.arange(7))
-    words = np.zeros(3, np.uint64)
-    assert len(cohort.untouched_items(np.array([1, 2, 3]), words)) == 3
+    loss = LossOptions(contrastive_weight=1.0)
+    assert len(negative_items(cohort_of(SHARD, np.array([1, 2, 3])), loss, SEED, 1))
+    saturated = cohort_of(SHARD, np.array([1, 4, 2]))
     with pytest.raises(ValueError, match="User 4 has touched every item"):
-        cohort.untouched_items(np.array([1, 4, 2]), words)
+        negative_items(saturated, loss, SEED, 1)
+    with pytest.raises(ValueError, match="User 4 has touched every item"):
+        contrastive_draws(saturated, loss, SEED, 1, DIM)
 
 
 def write(path: Path) -> str:

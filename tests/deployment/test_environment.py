@@ -69,6 +69,8 @@ def test_an_environment_without_a_readable_token_starts_without_one(tmp_path: Pa
 def test_this_machine_is_not_asked_of_a_proxy_and_what_the_user_listed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert with_loopback("") == "localhost,127.0.0.1,::1"
     assert with_loopback("a.example, ::1") == "a.example,::1,localhost,127.0.0.1"
+    # The environment that the tests run in may have its variables already.
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
     monkeypatch.setenv("no_proxy", "a.example")
     assert variables("")["no_grpc_proxy"] == "a.example,localhost,127.0.0.1,::1"
 

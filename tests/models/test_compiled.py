@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,8 @@ import pytest
 
 from models.kernels import compiled
 from models.kernels.prepare import prepare
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +65,24 @@ def test_without_any_folder_there_is_one_warning(
         assert compiled.code_folder() is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "NUMBA_CACHE_DIR" in caplog.text
+
+
+def test_code_is_found_again_by_a_copy_of_the_sources(tmp_path: Path) -> None:
+    """As each run from a bundle is one."""
+    program = (
+        "from models.kernels import hashing, compiled; hashing.mixed(hashing.GOLDEN); print(compiled.compilations())"
+    )
+    made = []
+    for name in ("one", "two"):
+        for room in ("data", "models", "robust_fedrec", "settings"):
+            shutil.copytree(PROJECT / room, tmp_path / name / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(PROJECT / "draws.py", tmp_path / name)
+        environment = {**os.environ, "PYTHONPATH": "", "NUMBA_CACHE_DIR": str(tmp_path / "code")}
+        command = [sys.executable, "-c", program]
+        made.append(
+            subprocess.run(command, cwd=tmp_path / name, env=environment, capture_output=True, check=True).stdout
+        )
+    assert [int(count) for count in made] == [1, 0]
 
 
 def test_after_preparing_nothing_is_compiled_any_more() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from client.state.about import kept_states
 from data import load
 from data.digest import shard_digest
 from data.shard import load_shard
+from data.texts import Texts
 from protocol.messages import query_content, read_hosted
 from protocol.requests import PopulationQuery
 from server.population.population import PopulationError
@@ -98,5 +100,11 @@ def test_the_digest_does_not_depend_on_how_numbers_are_stored() -> None:
     interactions = load("synthetic")
     shard = load_shard(interactions, np.arange(0, 50, 7))
     ids = interactions.user_ids[shard.users]
-    wider = ids.astype("<U60")
-    assert shard_digest(shard, ids, interactions.item_ids) == shard_digest(shard, wider, interactions.item_ids)
+    narrower = replace(
+        shard,
+        users=shard.users.astype(np.int32),
+        train_splits=shard.train_splits.astype(np.int32),
+        train_items=shard.train_items.astype(np.int64),
+    )
+    found = shard_digest(shard, ids, interactions.item_ids)
+    assert found == shard_digest(narrower, Texts(ids.letters, ids.splits.astype(np.int32)), interactions.item_ids)

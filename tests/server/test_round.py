@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from client import answers
-from protocol.requests import GlobalModel
+from protocol.requests import GlobalModel, PopulationQuery
 from protocol.updates import Gradient, Updates
 from server.config import server_config
 from server.grids.local_grid import LocalGrid
@@ -67,7 +67,9 @@ def federation(rule: Rule, kept: str = "memory") -> tuple[LocalGrid, RunState, R
     task = make_task(server_config(OPTIONS))
     model = ServerModel.start(task.first.items, task.first.shared, 0.002, 1e-5)
     loss = server_config(OPTIONS).loss
-    settings = RunSettings(discover(grid, 0, 60.0), rule, 0, 20, loss, task.metrics, num_rounds=4)
+    settings = RunSettings(
+        discover(grid, 0, 60.0, query=PopulationQuery("run")), rule, 0, 20, loss, task.metrics, num_rounds=4
+    )
     return grid, RunState("run", 0, model, rule.state()), settings
 
 

@@ -1,4 +1,4 @@
-"""SASRec through the same rooms: every attack, every defense, every engine."""
+"""SASRec and NCF through the same rooms: every attack, every defense, every engine."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def assert_sound(directory: Path, summary: dict[str, Any], rounds: int) -> None:
     assert all(line["updates"] == 20 for line in lines if "updates" in line)
 
 
+@pytest.mark.parametrize("model", ["sasrec", "ncf"])
 @pytest.mark.parametrize("attack", ["none", *ATTACKS])
-def test_every_attack_runs(attack: str, tmp_path: Path) -> None:
-    directory, summary = run(tmp_path, {**SMALL, "attack": attack})
+def test_every_attack_runs(attack: str, model: str, tmp_path: Path) -> None:
+    directory, summary = run(tmp_path, {**SMALL, "model": model, "attack": attack})
     assert_sound(directory, summary, 3)
 
 
@@ -66,6 +67,25 @@ DEFENSES = [name for name in RULES if name not in ("mean", "accuracy-check", "fl
 def test_every_defense_runs(defense: str, tmp_path: Path) -> None:
     directory, summary = run(tmp_path, {**SMALL, "attack": "cluster", "defense": defense})
     assert_sound(directory, summary, 3)
+
+
+# What a rule gets is made alike for all models; these look at shared parameters, or train on the node.
+@pytest.mark.parametrize("defense", ["median", "bulyan", "per-item-krum", "fl-wbc", "union+multi-krum"])
+def test_defenses_run_on_ncf(defense: str, tmp_path: Path) -> None:
+    directory, summary = run(tmp_path, {**SMALL, "model": "ncf", "attack": "cluster", "defense": defense})
+    assert_sound(directory, summary, 3)
+
+
+def test_ncf_trains_its_network_and_gives_the_same_on_any_number_of_nodes(tmp_path: Path) -> None:
+    regularisers: dict[str, Scalar] = {"pieck-item-weight": 0.1, "pieck-user-weight": 0.1}
+    defense = "popularity-separation+union+norm-bound"
+    options: dict[str, Scalar] = {**BOTH, **regularisers, "model": "ncf", "defense": defense, "checkpoint-every": 2}
+    two = run(tmp_path / "two", options)[0]
+    assert_same(two, run(tmp_path / "three", {**options, "num-nodes": 3})[0])
+    first, trained = make_task(server_config({**default_options(), **options})).first, model_and_lines(two)[0]
+    assert bool((trained["shared"] != first.shared).to(torch.float32).mean() > 0.9)
+    # Each user's vector is kept on its node, as MF's.
+    assert any(state["users"] for state in nodes_state(two).values())
 
 
 def test_an_honest_user_is_within_the_bound_of_its_own_task(tmp_path: Path) -> None:

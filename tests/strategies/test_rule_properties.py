@@ -32,6 +32,7 @@ from strategies.rules.divide_and_conquer import DivideAndConquer, DivideAndConqu
 from strategies.rules.flame import Flame, FlameOptions
 from strategies.rules.fools_gold import FoolsGold
 from strategies.rules.geometric_median import GeometricMedian
+from strategies.rules.hics import Hics, HicsOptions
 from strategies.rules.krum import Krum, KrumOptions, MultiKrum
 from strategies.rules.meamed import Meamed, MeamedOptions
 from strategies.rules.median import Median
@@ -70,6 +71,7 @@ RULES: dict[str, Rule] = {
     "flame": Flame(options=FlameOptions(noise=0.0)),
     "fools-gold": FoolsGold(),
     "sign-guard": SignGuard(),
+    "hics": Hics(options=HicsOptions(row_bound=0.5, bound=1.0, kept=1.0)),
 }
 
 

@@ -1,0 +1,72 @@
+"""The bundle that Flower ships, and the fingerprint by which a server knows another program: both hold every room."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from protocol.fingerprint import ROOMS, fingerprint_of
+from server.simulation import PROJECT
+
+RUN = """
+import json, sys
+from server.simulation import simulate
+import client.app, server.app
+options = {"dataset": "synthetic", "num-server-rounds": 2, "eval-every": 2, "engine": "local", "num-nodes": 2,
+           "attack": "cluster", "malicious-fraction": 0.05, "defense": "union+norm-bound", "tracker": "none"}
+simulate({**options, "output-dir": sys.argv[1]})
+files = {name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}
+print(json.dumps(files))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the app bundle that ``flwr build`` makes, unpacked."""
+    folder = tmp_path_factory.mktemp("bundle")
+    program = [str(Path(sys.executable).parent / "flwr"), "build", "--app", str(PROJECT)]
+    subprocess.run(program, cwd=folder, check=True, capture_output=True)
+    (built,) = folder.glob("*.fab")
+    with zipfile.ZipFile(built) as files:
+        files.extractall(folder / "app")
+    return folder / "app"
+
+
+def test_a_run_from_the_bundle_uses_nothing_that_is_not_in_it(bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN, str(tmp_path / "runs")]
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, env=_environment(bundle))
+    assert done.returncode == 0, done.stderr
+    imported = json.loads(done.stdout.splitlines()[-1])
+    # Installed packages may lie in an environment inside of the project's folder.
+    prefix = Path(sys.prefix)
+    ours = {file for file in imported.values() if Path(file).is_relative_to(PROJECT)}
+    assert {file for file in ours if not Path(file).is_relative_to(prefix)} == set()
+    of_bundle = {
+        Path(file).relative_to(bundle).parts[0] for file in imported.values() if Path(file).is_relative_to(bundle)
+    }
+    # What a node imports is fingerprinted; the server's own room is not, for nodes do not run it.
+    assert of_bundle == {*ROOMS, "server"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_change_anywhere_in_a_room_gives_another_fingerprint(room: str, bundle: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(bundle, root)
+    before = fingerprint_of(root)
+    assert before == fingerprint_of(PROJECT)
+    files = sorted((root / room).rglob("*.py")) if (root / room).is_dir() else [root / room]
+    for folder in {file.parent for file in files}:
+        file = next(one for one in files if one.parent == folder)
+        text = file.read_bytes()
+        file.write_bytes(text + b"\n# changed")
+        assert fingerprint_of(root) != before
+        file.write_bytes(text)
+
+
+def _environment(bundle: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(bundle), "OMP_NUM_THREADS": "1"}
