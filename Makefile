@@ -26,7 +26,7 @@ demo: setup
 
 # One thread a process: the tests start many processes, and threads that wait for each other take longer.
 test: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(TESTS)
 
 # The hostile replies of the tests, 50 times as many (TIMES=…).
 fuzz: setup

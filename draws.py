@@ -62,11 +62,6 @@ def uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def keep_mask(words: NDArray[np.uint64], probability: float) -> NDArray[np.bool_]:
-    """Four dropout decisions a word: (4·words,) bool, False with the probability, to 1/65536."""
-    return words.view(np.uint16) >= np.uint16(round(probability * 65536))
-
-
 def _philox(seed: int, stream: Stream, server_round: int, user: int) -> np.random.Philox:
     # Philox's own counter runs in the lowest word; the two upper ones name the round and the user.
     return np.random.Philox(key=[seed, int(stream)], counter=[0, 0, server_round, user])

@@ -24,8 +24,7 @@ from benchmarks.training import Federation, ObviousFederation, cohorts
 from data import load
 from data.interactions import leave_one_out
 from data.shard import Shard, shard_of
-from models.recommenders.mf import cohort_gradient
-from models.recommenders.mf_recommender import MatrixFactorization, training_pairs
+from models.recommenders.mf_recommender import MatrixFactorization, torch_gradient
 from models.recommenders.recommender import CohortGradient, Training
 from protocol.requests import LossOptions
 
@@ -46,9 +45,7 @@ class TorchFactorization(MatrixFactorization):
 
     def gradient(self, table: Tensor, shared: Tensor, training: Training) -> CohortGradient:
         """See ``Recommender.gradient``."""
-        pairs = training_pairs(training, table.shape[1])
-        weight = training.loss.contrastive_weight
-        return cohort_gradient(table, training.vectors, pairs, training.contrastive(table), weight)
+        return torch_gradient(table, training)
 
 
 def main() -> None:

@@ -94,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
     groups = commands.add_parser("groups", help="a run's HR by user activity and item popularity, and its coverage")
     groups.add_argument("directory", metavar="RUN", type=Path, help="a run of MF that was made with checkpoints")
     groups.set_defaults(run=_groups)
+    users = commands.add_parser("users", help="two runs user by user: McNemar's test, an interval over users")
+    users.add_argument("directories", metavar="RUN", nargs=2, type=Path, help="runs of MF made with checkpoints")
+    users.set_defaults(run=_users)
     report = commands.add_parser("report", help="one HTML page about a run, or comparing several")
     report.add_argument("directories", metavar="RUN", type=Path, nargs="+")
     report.add_argument(
@@ -178,6 +181,13 @@ def _replay(asked: argparse.Namespace) -> int:
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)
+    return 0
+
+
+def _users(asked: argparse.Namespace) -> int:
+    from experiments.papers.paired_users import users_sheet
+
+    print(users_sheet(*asked.directories).markdown(), end="")
     return 0
 
 

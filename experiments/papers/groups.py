@@ -63,8 +63,26 @@ class Breakdown:
     num_items: int
 
 
+@dataclass(frozen=True)
+class KeptUsers:
+    """A run's evaluated users at its last model: the item ``table``, and ``parts`` of users with their vectors.
+
+    ``popularity`` (num_items,): how many training interactions each item has.
+    """
+
+    table: torch.Tensor
+    parts: Sequence[tuple[torch.Tensor, HeldOut]]
+    popularity: Ints
+
+
 def break_down(run: Path) -> Breakdown:
     """Rank the test items of a run's evaluated users at its last model. Raises ``OptionError`` where that cannot be."""
+    kept = kept_users_of(run)
+    return _broken_down(kept.table, kept.parts, kept.popularity)
+
+
+def kept_users_of(run: Path) -> KeptUsers:
+    """The evaluated users whose vectors a run's nodes kept. Raises ``OptionError`` where there are none."""
     try:
         options = json.loads((run / "config.json").read_text(encoding="utf-8"))["options"]
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
@@ -91,7 +109,7 @@ def break_down(run: Path) -> Breakdown:
             "state-dir, and with checkpoint-every above 0."
         )
     everybody = load_shard(interactions, np.arange(interactions.num_users))
-    return _broken_down(table, parts, np.bincount(everybody.train_items, minlength=len(table)))
+    return KeptUsers(table, parts, np.bincount(everybody.train_items, minlength=len(table)))
 
 
 def groups_sheet(run: Path) -> Sheet:

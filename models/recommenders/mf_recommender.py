@@ -23,15 +23,20 @@ class MatrixFactorization(Recommender):
         """See ``Recommender.gradient``. On a CPU by compiled loops, elsewhere by torch, of the same draws."""
         if table.device.type == "cpu":
             return _compiled_gradient(table, training)
-        pairs = training_pairs(training, table.shape[1]).to(table.device)
-        weight = training.loss.contrastive_weight
-        return cohort_gradient(table, training.vectors, pairs, training.contrastive(table), weight)
+        return torch_gradient(table, training)
 
     def user_vectors(
         self, table: Tensor, shared: Tensor, cohort: Cohort, vectors: Tensor, after_valid: bool = False
     ) -> Tensor:
         """The private vectors themselves, whatever the users have seen."""
         return vectors
+
+
+def torch_gradient(table: Tensor, training: Training) -> CohortGradient:
+    """The gradient by torch's operations, on the table's device."""
+    pairs = training_pairs(training, table.shape[1]).to(table.device)
+    weight = training.loss.contrastive_weight
+    return cohort_gradient(table, training.vectors, pairs, training.contrastive(table), weight)
 
 
 def training_pairs(training: Training, dim: int) -> Pairs:

@@ -139,6 +139,14 @@ def test_the_image_holds_every_package_of_the_app() -> None:
     assert packages <= set(copied())
 
 
+def test_the_image_holds_every_dependency_of_the_app() -> None:
+    """But for Ray, which only simulations use, and torch, which the Dockerfile names."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[^\w.-]", text)[0] for text in project["dependencies"]} - {"ray", "torch"}
+    lines = (PROJECT / "deploy" / "requirements.txt").read_text().splitlines()
+    assert needed <= {line.partition("==")[0] for line in lines}
+
+
 def test_no_key_reaches_the_builder() -> None:
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
     assert "*" in lines

@@ -122,7 +122,7 @@ def test_the_help_lists_every_command(capsys):
     [
         (["table1", "--seeds", "0"], "argument --seeds: 0: expected a whole number, at least 1."),
         (["demo", "--rounds", "0"], "argument --rounds: 0: expected a whole number, at least 1."),
-        (["table1", "--model", "lenet"], "invalid choice: 'lenet' (choose from 'mf', 'sasrec')"),
+        (["table1", "--model", "lenet"], "invalid choice: 'lenet' (choose from 'mf', 'sasrec', 'ncf')"),
         (["deep-poisoning", "--model", "mf"], "invalid choice: 'mf'"),
         (["table1", "--set", "cluster-adaptive=yes"], "cluster-adaptive=yes: expected true or false."),
         (["table1", "--set", "attacker-seed=3"], "--set attacker-seed: a table sets it itself; use --attacker-seeds."),
