@@ -94,7 +94,7 @@ def _options(texts: list[str]) -> dict[str, TomlScalar]:
 
 def main(arguments: list[str] | None = None) -> int:
     """``python -m deploy.local``."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.local", description="Run a whole federation here.")
+    parser = argparse.ArgumentParser(prog="robust-fedrec deploy local", description="Run a whole federation here.")
     parser.add_argument("options", nargs="*", metavar="name=value", help="options of the run, as in pyproject.toml")
     parser.add_argument("--nodes", type=int, default=3, help="benign nodes")
     parser.add_argument("--attackers", type=int, default=1, help="attacker's nodes")

@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    about = "The demo, the papers' tables and figures, a run's page, a replay."
+    made = argparse.ArgumentParser(prog="robust-fedrec experiments", description=about)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="three short runs on the embedded data set: honest, attacked, defended")
     demo.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (runs)")

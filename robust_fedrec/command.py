@@ -9,21 +9,18 @@ from robust_fedrec import put_project_first
 
 COMMANDS = {
     "run": ("robust_fedrec.run", "train once, in simulation: robust-fedrec run dataset=ml-1m attack=cluster"),
-    "experiments": ("experiments.__main__", "the demo, the papers' tables and figures, a run's page, a replay"),
+    "list": ("robust_fedrec.listing", "the names of attacks, defenses, models, datasets or options"),
+    "report": ("experiments.__main__", "one HTML page about a run, or comparing several"),
+    "experiments": ("experiments.__main__", "the demo, the papers' tables and figures, a grid of your own, a replay"),
     "data": ("data.__main__", "prepare a data set and print its card"),
     "recommend": ("client.recommend", "recommend to a user of this node, without a server"),
+    "deploy local": ("deploy.local", "a whole federation on this machine, for one run"),
+    "deploy certificates": ("deploy.certificates", "make a federation's keys and certificates"),
+    "deploy register": ("deploy.register", "let nodes in by their keys"),
     "doctor": ("robust_fedrec.doctor", "check this environment, and say what to do"),
-    "list": ("robust_fedrec.listing", "the names of attacks, defenses, models, datasets or options"),
     "completion": ("robust_fedrec.completion", 'let the shell complete: eval "$(robust-fedrec completion bash)"'),
-    "report": ("experiments.__main__", "one HTML page about a run, or comparing several"),
-    "certificates": ("deploy.certificates", "make a federation's keys and certificates"),
-    "deploy-local": ("deploy.local", "a whole federation on this machine, for one run"),
-    "register": ("deploy.register", "let nodes in by their keys"),
 }
 """Each command's module, whose ``main`` takes its arguments, and what it is for."""
-
-DEPLOYING = {"local": "deploy-local", "certificates": "certificates", "register": "register"}
-"""``robust-fedrec deploy local`` and so on: the same commands under one name."""
 
 WITH_NAME = ("report",)
 """Commands whose module knows them by name: their name is its first argument."""
@@ -35,12 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(_help())
         return 0 if given else 2
-    name, *rest = given
-    if name == "deploy":
-        if not rest or rest[0] not in DEPLOYING:
-            print(f"usage: robust-fedrec deploy {{{','.join(DEPLOYING)}}} …", file=sys.stderr)
-            return 0 if rest and rest[0] in ("-h", "--help") else 2
-        name, *rest = DEPLOYING[rest[0]], *rest[1:]
+    words = 2 if given[0] == "deploy" else 1
+    name, rest = " ".join(given[:words]), given[words:]
     if name not in COMMANDS:
         print(f"{name!r} is no command of robust-fedrec.\n\n{_help()}", file=sys.stderr)
         return 2
@@ -53,13 +46,4 @@ def main(arguments: list[str] | None = None) -> int:
 def _help() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:{width}}{about}" for name, (_, about) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: robust-fedrec COMMAND …",
-            "",
-            *lines,
-            "",
-            "robust-fedrec deploy local|certificates|register: the same.",
-            "robust-fedrec COMMAND --help says more.",
-        ]
-    )
+    return "\n".join(["usage: robust-fedrec COMMAND …", "", *lines, "", "robust-fedrec COMMAND --help says more."])

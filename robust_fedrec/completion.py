@@ -12,5 +12,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="robust-fedrec completion", description="Print a completion for the shell.")
     parser.add_argument("shell", choices=("bash", "zsh"))
     first = "autoload -U +X bashcompinit && bashcompinit\n" if parser.parse_args(arguments).shell == "zsh" else ""
-    print(f"{first}complete -o default -W '{' '.join([*COMMANDS, 'deploy'])}' robust-fedrec")
+    words = dict.fromkeys(word for name in COMMANDS for word in name.split())
+    print(f"{first}complete -o default -W '{' '.join(words)}' robust-fedrec")
     return 0

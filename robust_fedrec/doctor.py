@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
+from deploy import environment
 from settings.paths import absolute
 
 CONTROL_PORT = "39093"
@@ -20,6 +23,15 @@ Finding = tuple[bool, str]
 
 def main(arguments: list[str] | None = None) -> int:
     """Print every finding; returns 1 where something has to be done."""
+    parser = argparse.ArgumentParser(
+        prog="robust-fedrec doctor", description="Check what a run needs of this environment, and say what to do."
+    )
+    about = "write the variables that Flower, gRPC and Ray need into this Python environment, as make setup does"
+    parser.add_argument("--fix", action="store_true", help=about)
+    if parser.parse_args(arguments).fix:
+        environment.main()
+        # Python reads what was written when it starts.
+        return subprocess.run([sys.executable, "-m", "robust_fedrec", "doctor"], check=False).returncode
     found = [_version("flwr", "1.34."), _version("ray", ""), *_variables(), _proxy(), _memory(), _writable(), _port()]
     for well, text in [*found, _gpu()]:
         print(f"{'ok  ' if well else 'LOOK'}  {text}")
@@ -30,7 +42,7 @@ def _version(package: str, expected: str) -> Finding:
     try:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return False, f"{package} is not installed: make setup."
+        return False, f"{package} is not installed: install robust-fedrec into an environment of its own (make setup)."
     if not version.startswith(expected):
         return False, f"{package} {version}: expected {expected}x, the last with gRPC everywhere; install that one."
     return True, f"{package} {version} on Python {sys.version.split()[0]}"
@@ -41,7 +53,7 @@ def _variables() -> list[Finding]:
     return [
         (True, f"{name}={value}")
         if os.environ.get(name) == value
-        else (False, f"{name} is not {value}: export it, or let python -m deploy.environment set it for good.")
+        else (False, f"{name} is not {value}: robust-fedrec doctor --fix sets it for good.")
         for name, value in expected.items()
     ]
 
