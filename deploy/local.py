@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
+import robust_fedrec
 from deploy.certificates import make_certificates
 from deploy.federation import Federation, TomlScalar, local_place
 from deploy.processes import Processes, interruptible
@@ -57,11 +59,26 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
             node: dict[str, TomlScalar] = {"role": role, "partition-id": index, "num-partitions": count}
             federation.start_node(key, {**node, "state-dir": str(folder / "state" / key)})
         subprocess.run(
-            federation.run_command(PROJECT, options), env=federation.environment, check=False, stdin=subprocess.DEVNULL
+            federation.run_command(app_in(folder), options), env=federation.environment, check=False, stdin=subprocess.DEVNULL
         )
     # A run that is resumed writes its summary anew.
     made = [path for path in output.glob("*/summary.json") if path.stat().st_mtime_ns != before.get(path)]
     return _report(made, folder)
+
+
+def app_in(folder: Path, project: Path = PROJECT) -> Path:
+    """The folder that Flower makes its bundle of: the project, or of an installed wheel a copy in ``folder``.
+
+    A wheel has the package ``robust_fedrec`` outside of the folder with the others.
+    """
+    name = robust_fedrec.__name__
+    if (project / name).is_dir():
+        return project
+    app = folder / "app"
+    shutil.copytree(project, app, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (app / name).mkdir(exist_ok=True)
+    shutil.copy(str(robust_fedrec.__file__), app / name)
+    return app
 
 
 def _attackers(number: int) -> str:
