@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node lint types bench data clean
+.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers test-flower lint types bench data clean
 
 setup: $(STAMP)
 
@@ -28,9 +28,30 @@ $(STAMP): pyproject.toml constraints.txt deploy/environment.py deploy/startup.py
 demo: setup
 	@$(BIN)/python -m experiments demo
 
-# One thread a process: the tests start many processes, and threads that wait for each other take longer.
+# Two files at a time (JOBS=…), in order: the long ones come early. One thread a process: the tests start many processes, and
+# threads that wait for each other take longer.
+JOBS ?= 2
 test: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# The tests that a release of Flower can break, on another one than the pinned, in an environment of its own:
+# make test-flower FLOWER=1.42.0
+FLOWER ?= 1.42.0
+FLOWER_VENV := .venv-flower-$(FLOWER)
+FLOWER_TESTS := tests/protocol tests/strategies/test_flower_strategy.py tests/strategies/test_flower_rules.py \
+	tests/attacks/test_flower_mod.py tests/attacks/test_poisoning_mod.py tests/server/test_same_results.py \
+	tests/server/test_stopped.py tests/end_to_end/test_flwr_run.py tests/end_to_end/test_quickstart.py \
+	tests/deployment/test_resident.py tests/deployment/test_federation.py
+test-flower: $(FLOWER_VENV)/.installed
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(FLOWER_VENV)/bin/python -m pytest $(FLOWER_TESTS)
+
+# Without the project's own dependencies, which pin Flower.
+$(FLOWER_VENV)/.installed: constraints.txt
+	@test -e $(FLOWER_VENV)/bin/python || $(PYTHON) -m venv $(FLOWER_VENV)
+	$(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints.txt "flwr[simulation]==$(FLOWER)" pyarrow pytest hypothesis
+	$(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(FLOWER_VENV)/bin/python -m deploy.environment
+	@touch $@
 
 # The hostile replies of the tests, 50 times as many (TIMES=…).
 fuzz: setup
@@ -43,6 +64,10 @@ soak: setup
 # A federation of processes with a registered node that lies in every one of 200 rounds.
 hostile-node: setup
 	ROBUST_FEDREC_HOSTILE_ROUNDS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deployment/test_hostile_node.py
+
+# docker-compose.yml on a container engine, Docker or podman's socket (DOCKER_HOST); IMAGE=… takes one that is built.
+test-containers: setup
+	ROBUST_FEDREC_CONTAINERS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -rs tests/deployment/test_compose.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -67,4 +92,4 @@ deploy-local: setup
 	@$(BIN)/python -m deploy.local --nodes $(NODES) $(RUN)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-flower-* .mypy_cache .pytest_cache .ruff_cache .hypothesis

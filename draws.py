@@ -35,6 +35,8 @@ class Stream(IntEnum):
     VALIDATION = 15
     LOCAL_ATTACK = 16
     SERVER_BATCHES = 17
+    TARGET_ITEMS = 18
+    PUBLIC_PART = 19
 
 
 def generator(seed: int, stream: Stream, server_round: int = 0, user: int = 0) -> np.random.Generator:

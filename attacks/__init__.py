@@ -25,6 +25,15 @@ ATTACKS = {
     "cluster": "attacks.recommenders.cluster:ClusterAttack",
     "cluster+cl": "attacks.recommenders.cluster:ClusterAttackWithContrast",
     "cluster-uniform": "attacks.recommenders.uniform_cluster:UniformClusterAttack",
+    "explicit-boosting": "attacks.recommenders.explicit_boosting:ExplicitBoosting",
+    "a-ra": "attacks.recommenders.approximated_users:ARa",
+    "a-hum": "attacks.recommenders.approximated_users:AHum",
+    "pieck-ipe": "attacks.recommenders.pieck:PieckIpe",
+    "pieck-uea": "attacks.recommenders.pieck:PieckUea",
+    "psmu": "attacks.recommenders.psmu:Psmu",
+    "fed-rec-attack": "attacks.recommenders.fed_rec_attack:FedRecAttack",
+    "spattack-o": "attacks.recommenders.spattack:SpattackO",
+    "spattack-l": "attacks.recommenders.spattack:SpattackL",
 }
 """Attacks on recommenders by name. A user's own is given as ``my_module:MyAttack``."""
 

@@ -31,10 +31,10 @@ def poisoning(attacker_of: Callable[[Context, TrainRequest], Attacker | None]) -
         reply = call_next(message, context)
         if attacker is None or poisoned is None or not reply.has_content():
             return reply
-        attacker.save(attacker.attack.state())
+        state = attacker.keep()
         honest = read_own_reply(reply.content, request.upload_dtype)
         answer = with_poison(honest, poisoned)
-        content = train_reply_content(answer, request.server_round, request.upload_dtype, attacker.attack.state())
+        content = train_reply_content(answer, request.server_round, request.upload_dtype, state)
         return Message(content, reply_to=message)
 
     return mod

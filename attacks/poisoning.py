@@ -11,7 +11,7 @@ from torch import Tensor
 import draws
 from attacks.attack import Attack, is_attacked
 from attacks.claimed_examples import Claim, claiming
-from attacks.view import Alteration, AttackerView, HonestTraining, for_users
+from attacks.view import Alteration, AttackerView, HonestTraining, ModelScores, for_users, row_products
 from draws import Stream
 from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
 from protocol.updates import Updates, concat
@@ -22,8 +22,9 @@ class Attacker:
     """What an attacker's node brings along.
 
     ``controlled`` (m,) int64: its malicious users, in ascending order; it attacks in rounds ``start`` to
-    ``stop``, 0 for no end. ``training``: honest training at a model; ``save``: keep the attack's state; ``claim``: the
-    number of examples that its users say they have, ``max_examples`` being the most that the server admits.
+    ``stop``, 0 for no end. ``training``: honest training at a model; ``save``: keep the attack's state and memory;
+    ``claim``: the number of examples that its users say they have, ``max_examples`` being the most that the server
+    admits; ``scores``: how the model scores items; ``public``: see ``AttackerView``.
     """
 
     attack: Attack
@@ -34,13 +35,21 @@ class Attacker:
     start: int
     stop: int
     training: Callable[[GlobalModel, TrainRequest], HonestTraining]
-    save: Callable[[dict[str, float]], None]
+    save: Callable[[dict[str, float], bytes], None]
     claim: Claim = "honest"
     max_examples: int = 1_000_000
+    scores: ModelScores = row_products
+    public: tuple[Tensor, Tensor] | None = None
 
     def attacks_in(self, server_round: int) -> bool:
         """Whether it poisons in this round."""
         return is_attacked(server_round, self.start, self.stop)
+
+    def keep(self) -> dict[str, float]:
+        """Keep what the attack must remember of this round; returns what of it the log shows."""
+        state = self.attack.state()
+        self.save(state, self.attack.memory())
+        return state
 
 
 def poisoned_updates(attacker: Attacker, model: GlobalModel, request: TrainRequest) -> Updates | None:
@@ -96,6 +105,8 @@ def view_of(attacker: Attacker, model: GlobalModel, request: TrainRequest, selec
         clients_per_round=attacker.clients_per_round,
         generator=draws.generator(attacker.seed, Stream.ATTACK, request.server_round, lowest),
         train=train,
+        scores=attacker.scores,
+        public=attacker.public if attacker.attack.knows_public else None,
     )
 
 

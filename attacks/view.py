@@ -87,6 +87,15 @@ class HonestTraining(Protocol):
         """
 
 
+ModelScores = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Scores (n, num_items) by the item table (num_items, d), the shared parameters (p,) and n user vectors (n, d)."""
+
+
+def row_products(table: Tensor, shared: Tensor, vectors: Tensor) -> Tensor:
+    """The scores of a model that multiplies user vectors with item rows."""
+    return vectors @ table.T
+
+
 @dataclass(frozen=True)
 class AttackerView:
     """One round as the attacker sees it.
@@ -94,7 +103,9 @@ class AttackerView:
     ``model``: the global model it was sent; ``selected`` (k,): its users in this round's cohort; ``honest``:
     their honest updates, in the same order; ``controlled`` (m,): all the users it controls, ``num_users`` in
     the whole population; ``clients_per_round``: the cohort's size; ``train``: see ``HonestTraining``;
-    ``generator`` depends on (seed, round) alone.
+    ``generator`` depends on (seed, round) alone; ``scores``: the model's, which the training code has. What the attack
+    promotes stands in ``request.targets``. ``public``: each user's interactions that the run declares public, as
+    offsets (num_users + 1,) and items, for an attack that says that it knows them.
     """
 
     request: TrainRequest
@@ -106,6 +117,8 @@ class AttackerView:
     clients_per_round: int
     generator: np.random.Generator
     train: HonestTraining
+    scores: ModelScores = row_products
+    public: tuple[Tensor, Tensor] | None = None
 
     @property
     def expected_malicious(self) -> int:

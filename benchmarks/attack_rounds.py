@@ -32,6 +32,7 @@ def measure(attack: str, dataset: str, rounds: int, folder: str) -> None:
     """Print one attack's line: medians of a round's milliseconds and megabytes uploaded."""
     options: dict[str, Scalar] = {
         "attack": attack,
+        "target-items": "coldest:1",
         "dataset": dataset,
         "num-server-rounds": rounds,
         "eval-every": rounds,

@@ -1,7 +1,8 @@
 """What a node's store costs a round: ``python -m benchmarks.node_state``.
 
-For 50 to 5,000 users a round of few and of a million hosted users, median milliseconds of one round as a node
-runs it, without its gradients: begin, read the users' vectors, step them, keep the attack's state, commit to the disk.
+For 50 to 5,000 users a round of few and of a million hosted users, milliseconds of one round as a node runs it, without
+its gradients: begin, read the users' vectors, step them, keep the attack's state, commit. Medians, and the mean of the
+whole. A deployed node's commit waits for the disk (``--deployed``), a simulated one's does not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from client.state.connections import outlast_power_cuts
 from client.state.private_vectors import PrivateVectors
 from client.state.store import FILE, Store
 
@@ -26,18 +28,24 @@ CASES = ((50, 6_040), (50, 1_000_000), (500, 6_040), (500, 1_000_000), (5_000, 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--deployed", action="store_true", help="as a deployed node's process")
     parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: a temporary one)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.deployed:
+        outlast_power_cuts()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {arguments.rounds} rounds each, d = {DIM}\n")
-    print(f"{'users':>7}{'hosted':>11}{'read ms':>10}{'step ms':>10}{'commit ms':>11}{'round ms':>10}{'MiB':>8}")
+    print("  users     hosted   read ms   step ms  commit ms  round ms   mean ms     MiB")
     for users, hosted in CASES:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             times = measured(Path(folder) / FILE, users, hosted, arguments.rounds)
             size = sum(path.stat().st_blocks * 512 for path in Path(folder).iterdir()) / (1 << 20)
         read, step, commit = (statistics.median(column) * 1e3 for column in zip(*times, strict=True))
-        whole = statistics.median(map(sum, times)) * 1e3
-        print(f"{users:7}{hosted:11}{read:10.2f}{step:10.2f}{commit:11.2f}{whole:10.2f}{size:8.1f}", flush=True)
+        whole, mean = (of(map(sum, times)) * 1e3 for of in (statistics.median, statistics.mean))
+        print(
+            f"{users:7}{hosted:11}{read:10.2f}{step:10.2f}{commit:11.2f}{whole:10.2f}{mean:10.2f}{size:8.1f}",
+            flush=True,
+        )
 
 
 def measured(path: Path, users: int, hosted: int, rounds: int) -> list[tuple[float, float, float]]:

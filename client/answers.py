@@ -35,8 +35,7 @@ def train(content: RecordDict, context: Context) -> RecordDict:
         reply = node.learner.train(model, request, alter=alter)
         if attacker is not None and poisoned is not None:
             reply = with_poison(reply, poisoned)
-            attack = attacker.attack.state()
-            attacker.save(attack)
+            attack = attacker.keep()
         if defender is not None:
             reply = with_noise(reply, defender, request.server_round)
     return train_reply_content(reply, request.server_round, request.upload_dtype, attack)
@@ -47,7 +46,7 @@ def evaluate(content: RecordDict, context: Context) -> RecordDict:
     request, model = read_evaluate_request(content), read_model(content)
     node = node_of(context, request.run)
     with node.serving(request):
-        counts = node.learner.evaluate(model, request, node.metrics(request.attack_metrics))
+        counts = node.learner.evaluate(model, request, node.metrics(request))
     return counts_content(counts, request.server_round)
 
 

@@ -52,7 +52,9 @@ def _answer_here(message: Message, context: Context) -> Message:
     """As a simulated node, but for errors: the server gets what ``public_text`` leaves, the node's log all of it."""
     from client import answers
     from client.deployed.public_errors import public_text
+    from client.state.connections import outlast_power_cuts
 
+    outlast_power_cuts()
     try:
         return answers.answer(message, context)
     except Exception as error:

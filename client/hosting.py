@@ -8,6 +8,7 @@ from logging import getLogger
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from client.config import ClientConfig
 from client.deployed.own_data import own_interactions, own_shard
@@ -15,10 +16,12 @@ from data import load, version_of
 from data.digest import shard_digest
 from data.interactions import Interactions
 from data.partition import hosted_users, malicious_users, never_evaluated, partition
+from data.public import public_part
 from data.shard import Shard, load_shard
 from data.texts import Texts
 from models.recommenders.cohort import cohort_of
 from protocol.requests import Agreement
+from settings.options import require
 from settings.run import RunOptions
 
 Users = NDArray[np.int64]
@@ -99,6 +102,20 @@ def users_here(num_users: int, malicious: Users, config: ClientConfig, spread: b
 @lru_cache(maxsize=2)
 def _interactions(dataset: str, data_dir: str | None, columns: str, version: tuple[int, int]) -> Interactions:
     return load(dataset, data_dir, columns)
+
+
+def public_interactions(config: ClientConfig) -> tuple[Tensor, Tensor]:
+    """Everybody's interactions that the run declares public. Raises ``OptionError`` where the node cannot know them."""
+    run = config.run
+    expected = "an attack that needs no public interactions: nodes with data of their own do not know the others'"
+    require(not config.node.data, "attack", run.attack, expected)
+    place = (run.dataset, config.data_dir, run.columns, version_of(run.dataset))
+    return _public(place, run.public_share, run.seed)
+
+
+@lru_cache(maxsize=1)
+def _public(place: tuple[str, str | None, str, tuple[int, int]], share: float, seed: int) -> tuple[Tensor, Tensor]:
+    return public_part(_interactions(*place), share, seed)
 
 
 _Held = tuple[Shard, NDArray[np.bool_], Texts, Texts]

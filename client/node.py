@@ -11,19 +11,21 @@ from torch import Tensor
 
 from attacks import make_attack
 from attacks.poisoning import Attacker
-from attacks.view import Alteration, HonestTraining
+from attacks.view import Alteration, HonestTraining, row_products
 from client import learner_class
 from client.config import ClientConfig, client_config
 from client.deployed.own_data import agreement_digest, kept_agreement
 from client.fl_wbc import WhiteBloodCells
-from client.hosting import Hosting
+from client.hosting import Hosting, public_interactions
 from client.learners.learner import Learner
 from client.state.about import HostedUsers, about, keep_about
 from client.state.private_vectors import PrivateVectors
 from client.state.store import FILE, Store
 from metrics import METRICS
 from metrics.metric import Metric
+from metrics.targeted import TargetRanking
 from models import MODELS
+from models.recommenders.recommender import make_recommender
 from protocol.fingerprint import code_fingerprint
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
 from protocol.updates import Updates
@@ -49,16 +51,18 @@ class Node:
         """
         here = self.hosting
         if here.malicious.any() or attack_metrics:
-            make_attack(self.config.run.attack, self.config.run_config)
+            attack = make_attack(self.config.run.attack, self.config.run_config)
+            if attack.knows_public:
+                public_interactions(self.config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
         return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint(), here.data_digest)
 
-    def metrics(self, attack_metrics: bool) -> tuple[Metric, ...]:
-        """What the node counts in an evaluation, with the attack's own metrics where they are asked for."""
-        own = METRICS[MODELS[self.config.run.model].task]
-        if not attack_metrics:
-            return own
-        return (*own, *make_attack(self.config.run.attack, self.config.run_config).metrics())
+    def metrics(self, request: EvaluateRequest) -> tuple[Metric, ...]:
+        """What the node counts in an evaluation, with the attack's own metrics and targets where they are asked for."""
+        found = METRICS[MODELS[self.config.run.model].task]
+        if request.attack_metrics:
+            found = (*found, *make_attack(self.config.run.attack, self.config.run_config).metrics())
+        return (*found, TargetRanking(request.targets)) if request.targets else found
 
     @contextmanager
     def serving(self, request: TrainRequest | EvaluateRequest) -> Iterator[None]:
@@ -97,6 +101,7 @@ class Node:
         attack = make_attack(options.attack, self.config.run_config)
         state = store.attack()
         if state is not None:
+            attack.recall(store.attack_memory())
             attack.restore(state)
         return Attacker(
             attack=attack,
@@ -110,6 +115,8 @@ class Node:
             save=store.keep_attack,
             claim=options.attack_examples,
             max_examples=options.max_examples,
+            scores=make_recommender(options).scores if MODELS[options.model].task == "recommendation" else row_products,
+            public=public_interactions(self.config) if attack.knows_public else None,
         )
 
     def defender(self) -> WhiteBloodCells | None:

@@ -27,6 +27,8 @@ GRID_COMMANDS = {
     "recovery": "an attack that stops half-way, and its half-life",
     "readings": "the paper's text, its printed formulas, its authors' first program: what the choice does",
     "worst-case": "each defense under its worst attack",
+    "targeted": "attacks that promote items against defenses: exposure and hit ratio, 0.1, 1 and 5 % malicious",
+    "union-targeted": "whether UNION's contrastive task helps or hinders promoting items",
     "deep-poisoning": "attacks on image classifiers against every defense (--dataset mnist --model lenet --rounds 100)",
 }
 OWN_DEFAULTS = {"deep-poisoning": {"dataset": "mnist", "model": "lenet", "rounds": poisoning.ROUNDS}}

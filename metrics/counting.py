@@ -24,7 +24,7 @@ USABLE_NAME = re.compile(r"[A-Za-z0-9_.@-]+")
 def count_limits(metrics: Sequence[Metric], num_items: int) -> dict[str, CountLimits]:
     """What counts an answer must have, by name: a part alone for the first metric, test/coverage@5 for others."""
     return {
-        name: CountLimits(metric.length(num_items), metric.per_user)
+        name: CountLimits(metric.length(num_items), metric.per_user, metric.parts)
         for part in PARTS
         for name, metric in _named(metrics, part)
     }
@@ -45,13 +45,13 @@ def add_counts(counts: dict[str, Tensor], metrics: Sequence[Metric], part: str, 
     for ranked in blocks:
         for name, metric in _named(metrics, part):
             found = metric.count(ranked).cpu()
-            most, length = metric.per_user * len(ranked.users), len(counts[name])
+            most, length = metric.parts * metric.per_user * len(ranked.users), len(counts[name])
             fits = found.dtype == torch.int64 and found.shape == (length,)
             if not fits or bool((found < 0).any()) or not len(ranked.users) <= int(found.sum()) <= most:
                 raise ValueError(
                     f"The metric {metric.name!r} counted {found.dtype} {tuple(found.shape)} with the sum "
                     f"{found.sum()} for {len(ranked.users)} users. Expected {length} int64 counts, none negative: at "
-                    f"least 1 and at most per_user = {metric.per_user} a user."
+                    f"least 1 and at most per_user · parts = {metric.per_user * metric.parts} a user."
                 )
             counts[name] += found
 

@@ -16,15 +16,16 @@ class Metric(ABC):
     """One metric of an evaluation; nodes and the server make it from the same code and options.
 
     ``name``: of its counts in a reply. ``names``: of the numbers that come out, for the part ``valid`` and for the part
-    ``test``; none may be another metric's. ``per_user``: how much one user adds to the sum of the counts at most; a
-    reply with more is refused. ``selects``: which of ``names`` selects the best round on ``valid``, "" for none, and
-    ``more_is_better``: whether the best round has the highest value of it. ``shown``: which of ``names`` the progress
-    line has.
+    ``test``; none may be another metric's. ``per_user``: how much one user adds to the sum of the counts at most, or to
+    each of ``parts`` equal parts of them, as of several targets; a reply with more is refused. ``selects``: which of
+    ``names`` selects the best round on ``valid``, "" for none, and ``more_is_better``: whether the best round has the
+    highest value of it. ``shown``: which of ``names`` the progress line has.
     """
 
     name: str
     names: tuple[str, ...]
     per_user: int = 1
+    parts: int = 1
     selects: str = ""
     more_is_better: bool = True
     shown: tuple[str, ...] = ()
@@ -48,10 +49,11 @@ class Metric(ABC):
 
 @dataclass(frozen=True)
 class CountLimits:
-    """What a metric's counts in a reply may be: ``length`` of them, of at most ``per_user`` a user together."""
+    """What a metric's ``length`` counts in a reply may be: in each of ``parts`` parts at most ``per_user`` a user."""
 
     length: int
     per_user: int = 1
+    parts: int = 1
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def request_content(model: ArrayRecord, request: TrainRequest | EvaluateRequest)
         "run": request.run,
         "resumed-at": list(request.resumed_at),
         "keep-from": request.keep_from,
+        "targets": list(request.targets),
         **options.as_run_config(request.loss),
     }
     if isinstance(request, TrainRequest):
@@ -99,13 +100,13 @@ def read_train_request(content: RecordDict) -> TrainRequest:
     """The inverse of ``request_content`` for a train message."""
     kind: Any = _config(content, "request").get("upload-dtype")
     require(kind in KINDS, "upload-dtype", kind, "one of " + ", ".join(KINDS))
-    return TrainRequest(*_read_request(content), upload_dtype=kind)
+    return TrainRequest(*_read_request(content), upload_dtype=kind, targets=_targets(content))
 
 
 def read_evaluate_request(content: RecordDict) -> EvaluateRequest:
     """The inverse of ``request_content`` for an evaluate message."""
     attack_metrics = bool(_config(content, "request").get("attack-metrics"))
-    return EvaluateRequest(*_read_request(content), attack_metrics=attack_metrics)
+    return EvaluateRequest(*_read_request(content), attack_metrics=attack_metrics, targets=_targets(content))
 
 
 def train_reply_content(
@@ -155,7 +156,7 @@ def counts_content(counts: Mapping[str, Tensor], server_round: int) -> RecordDic
 def read_counts(
     content: RecordDict, expected: Mapping[str, CountLimits], server_round: int, users: int
 ) -> dict[str, Tensor]:
-    """The counts by name, each of the length expected, and together no more than so many ``users`` can add up to.
+    """The counts by name, each of the length expected, and part by part no more than so many ``users`` can add up to.
 
     Raises ``UnreadableError``.
     """
@@ -167,8 +168,9 @@ def read_counts(
     counts = {name: to_tensor(arrays[name], np.int64, 1) for name in expected}
     for name, limits in expected.items():
         values, length, most = counts[name], limits.length, limits.per_user * users
-        # Each by itself before their sum, which could wrap round.
-        if len(values) != length or bool(((values < 0) | (values > most)).any()) or int(values.sum()) > most:
+        # Each by itself before their sums, which could wrap round.
+        wrong = len(values) != length or bool(((values < 0) | (values > most)).any())
+        if wrong or bool((values.view(limits.parts, -1).sum(1) > most).any()):
             raise UnreadableError(f"{name!r} is not a list of {length} counts of at most {users} users")
     return counts
 
@@ -277,6 +279,11 @@ def _read_request(content: RecordDict) -> tuple[int, Tensor, str, LossOptions, t
     users = to_tensor(_arrays(content, "users")["users"], np.int64, 1)
     resumed_at = tuple(int(number) for number in fields["resumed-at"])
     return int(fields["server-round"]), users, str(fields["run"]), loss, resumed_at, int(fields["keep-from"])
+
+
+def _targets(content: RecordDict) -> tuple[int, ...]:
+    found: Any = _config(content, "request").get("targets", [])
+    return tuple(int(item) for item in found)
 
 
 def _column(arrays: ArrayRecord, name: str, upload_dtype: UploadDtype) -> Tensor:

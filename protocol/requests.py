@@ -30,7 +30,8 @@ class TrainRequest:
 
     ``resumed_at``: after which round each resume so far took the run up again; what a node did after the last
     of them that it did not know of is undone. ``keep_from``: the round of the oldest checkpoint; nobody goes
-    back beyond it. ``upload_dtype``: the kind of number that the updates travel in.
+    back beyond it. ``upload_dtype``: the kind of number that the updates travel in. ``targets``: the indexes of the
+    items that the run's attack promotes, for the simulated attackers.
     """
 
     server_round: int
@@ -40,6 +41,7 @@ class TrainRequest:
     resumed_at: tuple[int, ...] = ()
     keep_from: int = 0
     upload_dtype: UploadDtype = "float32"
+    targets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class EvaluateRequest:
     """Evaluate the model after this round for ``users`` (n,) int64, or for all the node's where there are none.
 
     ``resumed_at`` and ``keep_from``: see ``TrainRequest``; ``attack_metrics``: count what the attack's own metrics
-    count, too.
+    count, too; ``targets``: the items whose promotion is measured, by index.
     """
 
     server_round: int
@@ -57,6 +59,7 @@ class EvaluateRequest:
     resumed_at: tuple[int, ...] = ()
     keep_from: int = 0
     attack_metrics: bool = False
+    targets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class Updates:
     @property
     def has_kernels(self) -> bool:
         """Whether the compiled loops of ``models.kernels`` take these rows; torch sums all others."""
-        return self.rows.device.type == "cpu" and self.rows.dtype in (torch.float32, torch.float64)
+        return has_kernels(self.rows)
 
     def arrays(self, kind: torch.dtype | None = None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Offsets, items and rows, these as numbers of ``kind``, as the kernels take them.
@@ -185,6 +185,11 @@ class Updates:
 
     def _sum_rows(self, values: Tensor) -> Tensor:
         return values.new_zeros(len(self)).index_add_(0, self.row_owner, values)
+
+
+def has_kernels(rows: Tensor) -> bool:
+    """Whether compiled loops take these numbers: 32-bit or 64-bit ones of the CPU."""
+    return rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64)
 
 
 def _array(values: Tensor) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attacks import attack_class, make_attack
-from attacks.attack import is_attacked
+from attacks.attack import Attack, is_attacked
 from attacks.images.poison_data import PoisonOptions
 from data.columns import parse_columns
 from metrics import METRICS
@@ -64,6 +64,13 @@ class ServerConfig:
         if self.options.attack == "none":
             return ()
         return tuple(make_attack(self.options.attack, self.run_config).metrics())
+
+    def omniscient(self) -> Attack | None:
+        """The attack, where it must be shown the benign updates."""
+        if not self.attacked:
+            return None
+        attack = make_attack(self.options.attack, self.run_config)
+        return attack if attack.omniscient else None
 
     @property
     def output_dir(self) -> Path:
@@ -139,6 +146,15 @@ def _require_countable(config: ServerConfig) -> None:
     expected = f"an attack without metrics of its own: with model = {model!r} nodes have no held-out items to count"
     require(not own or MODELS[model].task == "recommendation", "attack", attack, expected)
     require_usable(config.metrics(), f"attack = {attack!r}")
+    asked = config.options.target_items
+    expected = f"nothing with model = {model!r}, which recommends no items"
+    require(not asked or MODELS[model].task == "recommendation", "target-items", asked, expected)
+    kind = None if attack == "none" else attack_class(attack, model)
+    expected = f"ids, coldest:N or random:N, as attack = {attack!r} promotes items"
+    require(bool(asked) or kind is None or not kind.promotes, "target-items", asked, expected)
+    share = config.options.public_share
+    expected = f"a share above 0, as attack = {attack!r} knows the public interactions"
+    require(share > 0 or kind is None or not kind.knows_public, "public-share", share, expected)
 
 
 def _require_known(plugin_options: set[str], config: ServerConfig) -> None:

@@ -46,7 +46,14 @@ def evaluate_messages(state: RunState, asked: Asked, settings: RunSettings) -> l
     """One message to each node."""
     requests = {
         node: EvaluateRequest(
-            state.round, users, state.run, settings.loss, state.resumed_at, state.keep_from, settings.attack_metrics
+            state.round,
+            users,
+            state.run,
+            settings.loss,
+            state.resumed_at,
+            state.keep_from,
+            settings.attack_metrics,
+            settings.targets,
         )
         for node, users in asked.items()
     }

@@ -28,7 +28,14 @@ def train_messages(state: RunState, asked: Asked, settings: RunSettings) -> list
     server_round = state.round + 1
     requests = {
         node: TrainRequest(
-            server_round, users, state.run, settings.loss, state.resumed_at, state.keep_from, settings.upload_dtype
+            server_round,
+            users,
+            state.run,
+            settings.loss,
+            state.resumed_at,
+            state.keep_from,
+            settings.upload_dtype,
+            settings.targets,
         )
         for node, users in asked.items()
     }

@@ -19,6 +19,7 @@ from protocol.admission import Limits
 from protocol.messages import size_of
 from server.exchange import exchange
 from server.intake import Intake, take_in
+from server.omniscient import overseen
 from server.outcome import NOBODY, RoundOutcome
 from server.requests import Asked, cohort, train_messages
 from server.run_settings import RunSettings
@@ -34,7 +35,7 @@ def train_round(state: RunState, grid: Grid, settings: RunSettings) -> tuple[Run
     asked = cohort(state, settings)  # 1 who
     messages = train_messages(state, asked, settings)
     replies = exchange(grid, messages, settings.round_timeout, settings.round_patience)  # 2 ask
-    intake = admit(state, asked, replies, settings)  # 3 believe nothing
+    intake = overseen(state, admit(state, asked, replies, settings), settings)  # 3 believe nothing
     defended = defend(state, intake, settings)  # 4 defend
     after, outcome = stepped(state, asked, intake, defended, settings)  # 5 step
     bytes_down = sum(size_of(message.content) for message in messages)

@@ -14,8 +14,10 @@ from data import load
 from data.digest import shard_digest
 from data.interactions import Interactions, require_trainable
 from data.shard import load_shard
-from metrics.counting import Metrics
+from data.targets import target_items
+from metrics.counting import Metrics, require_usable
 from metrics.metric import Metric, Selection, selection_of
+from metrics.targeted import TargetRanking
 from models import MODELS
 from models.recommenders.recommender import make_recommender
 from protocol.requests import GlobalModel
@@ -33,7 +35,8 @@ class Task:
     ``measured`` gives the numbers that the server measures of a model by itself, by part (``valid``, ``test``);
     ``selection``: which number selects the best round; ``shown``: test metrics that progress tells; ``accuracy``
     and ``own_update``: see ``server.run_settings.RunSettings``;
-    ``notice``: what whoever reads a result of this data must know.
+    ``notice``: what whoever reads a result of this data must know; ``targets``: indexes of the items
+    whose promotion is measured.
     """
 
     catalogue: Catalogue
@@ -46,6 +49,7 @@ class Task:
     accuracy: Callable[[Tensor], float] | None = None
     own_update: Callable[[Tensor, int], Tensor] | None = None
     notice: str = ""
+    targets: tuple[int, ...] = ()
 
 
 def _recommendation(config: ServerConfig) -> Task:
@@ -53,12 +57,17 @@ def _recommendation(config: ServerConfig) -> Task:
     interactions = load(options.dataset, options.data_dir or None, options.columns)
     require_trainable(interactions)
     recommender, metrics = make_recommender(options), config.metrics()
+    targets = target_items(options.target_items, interactions, options.seed)
+    if targets:
+        metrics = (*metrics, TargetRanking(targets))
+        require_usable(metrics, f"attack = {options.attack!r}")
     return Task(
         catalogue=Catalogue(interactions.user_ids, interactions.item_ids, partial(_digest, interactions)),
         first=GlobalModel(*recommender.initial(interactions.num_items, options.embedding_dim, options.seed)),
         metrics=metrics,
         selection=selection_of(metrics),
         shown=tuple(name for metric in metrics for name in metric.shown),
+        targets=targets,
     )
 
 

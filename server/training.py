@@ -103,7 +103,10 @@ def _notices(config: ServerConfig, task: Task) -> list[str]:
     """What whoever reads a run's results must know: said at its start, and in its summary."""
     attack = config.options.attack
     nobody = f"attack = {attack!r}, but malicious-fraction = 0: nobody attacks in this run."
-    return [*([task.notice] if task.notice else []), *([nobody] if attack != "none" and not config.attacked else [])]
+    sees = f"attack = {attack!r} saw every benign update of a round, which only a simulation grants."
+    told = {task.notice: bool(task.notice), nobody: attack != "none" and not config.attacked}
+    told[sees] = config.omniscient() is not None
+    return [notice for notice, holds in told.items() if holds]
 
 
 def _settings(config: ServerConfig, task: Task, population: Population, simulated: bool) -> RunSettings:
@@ -117,6 +120,8 @@ def _settings(config: ServerConfig, task: Task, population: Population, simulate
             f"a node that hosts a malicious user: malicious-fraction = {options.malicious_fraction} of {users} users "
             "is nobody, or the attacker's node did not come. Raise the fraction, start that node, or say attack='none'",
         )
+    omniscient, expected = config.omniscient(), "another one: only a simulation shows it the benign updates"
+    require(omniscient is None or simulated, "attack", options.attack, expected)
     usual = 0 if simulated else QUARANTINE_AFTER
     require(size <= users, "clients-per-round", size, f"at most the {users} users that the nodes host")
     return RunSettings(
@@ -129,6 +134,7 @@ def _settings(config: ServerConfig, task: Task, population: Population, simulate
         selection=task.selection,
         measured=task.measured,
         attack_metrics=bool(config.attack_metrics()),
+        targets=task.targets,
         max_examples=options.max_examples,
         value_bound=options.value_bound,
         min_updates=options.min_updates,
@@ -140,6 +146,7 @@ def _settings(config: ServerConfig, task: Task, population: Population, simulate
         accuracy=task.accuracy,
         own_update=task.own_update,
         attacked=config.is_attacked,
+        omniscient=omniscient,
         num_rounds=options.num_server_rounds,
         eval_every=options.eval_every,
     )

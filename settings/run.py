@@ -100,9 +100,22 @@ class RunOptions:
     attack: str = option(
         "none",
         "none, label-flip, gaussian, lie, fang, ipm, sign-flip, min-max, min-sum, mimic; of recommenders fed-attack, "
-        "cluster, cluster+cl, cluster-uniform; of images "
+        "cluster, cluster+cl, cluster-uniform, explicit-boosting, a-ra, a-hum, pieck-ipe, pieck-uea, psmu, "
+        "fed-rec-attack, spattack-o, spattack-l; of images "
         'deep-poisoning, backdoor, alternating-minimization; or "my_module:MyAttack"',
         topic="Who attacks",
+        read_by="both",
+    )
+    target_items: str = option(
+        "",
+        'items to measure the promotion of: ids as in the data, joined by ","; coldest:N, or random:N of the less '
+        "popular half, drawn by the seed",
+    )
+    public_share: float = option(
+        0.0,
+        "the share of all training interactions that is public: fed-rec-attack knows it",
+        at_least=0,
+        at_most=1,
         read_by="both",
     )
     malicious_fraction: float = option(0.01, "the attacker's share of the users", at_least=0, below=1, read_by="both")

@@ -38,6 +38,9 @@ TABLES = (
     "CREATE TABLE history (round INTEGER PRIMARY KEY, users BLOB, last BLOB, numbers BLOB, attack TEXT)",
 )
 
+MEMORY = "attack-memory-"
+"""Begins the name of a note, which ends in the round that the memory is of."""
+
 LOST = (
     "This node has lost the state of a run that it takes part in: its state-dir was emptied or replaced. "
     "Give it back its state-dir, or start the run anew."
@@ -223,9 +226,20 @@ class Store:
         kept = self.note("attack")
         return None if kept is None else json.loads(kept)
 
-    def keep_attack(self, state: dict[str, float]) -> None:
-        """Keep the attack's state; a round that is undone brings back the one before it."""
+    def attack_memory(self) -> bytes:
+        """The larger part of the attack's state, as it was last kept; b"" where there is none."""
+        query = "SELECT value FROM note WHERE name GLOB ? ORDER BY name DESC LIMIT 1"
+        row = self._execute(query, f"{MEMORY}*").fetchone()
+        return b"" if row is None else bytes(row[0])
+
+    def keep_attack(self, state: dict[str, float], memory: bytes = b"") -> None:
+        """Keep the attack's state, and ``memory`` where it is new; a round that is undone brings back what was before.
+
+        Called inside a round.
+        """
         self.keep_note("attack", json.dumps(state))
+        if memory:
+            self.keep_note(f"{MEMORY}{self.newest():012d}", memory)
 
     def note(self, name: str) -> Any:
         """What is kept under a name, a number, text or bytes, ``None`` where there is nothing."""
@@ -267,6 +281,7 @@ class Store:
             fresh = [(user,) for user, rounds in zip(who, before, strict=True) if not rounds]
             self._many("DELETE FROM vector WHERE user = ?", fresh)
         self.keep_note("attack", attack)
+        self._execute("DELETE FROM note WHERE name = ?", f"{MEMORY}{server_round:012d}")
         self._execute("DELETE FROM history WHERE round = ?", server_round)
 
     def _kept(self, users: Ints) -> list[tuple[int, int, int, bytes]]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from experiments.papers import figures, projection, verdicts
 from experiments.papers.poisoning import poisoning_sheet
 from experiments.papers.poisoning_figure import poisoning_figure
+from experiments.papers.promoted import promoted_sheet
 from experiments.papers.tables import lines_of, sheet
 from experiments.papers.worst_map import map_figure, map_sheet
 from experiments.report.heatmap import heatmap
@@ -63,6 +64,8 @@ def sheet_of(grid: Grid, completion: Completion, runs: Path) -> Sheet:
         return verdicts.recovery(grid, completion, runs, notes)
     if grid.name == "deep-poisoning":
         return poisoning_sheet(grid, completion, runs, notes)
+    if grid.name in ("targeted", "union-targeted"):
+        return promoted_sheet(grid, completion, notes)
     return sheet(grid, completion, notes)
 
 

@@ -10,7 +10,7 @@ from experiments.report.sheet import Sheet
 from server.simulation import default_options
 
 DASH = "—"
-METRICS = ("hr@5", "ndcg@5", "accuracy", "attack_success")
+METRICS = ("hr@5", "ndcg@5", "er@10", "accuracy", "attack_success")
 
 
 def runs_sheet(folder: Path) -> Sheet:

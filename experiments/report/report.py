@@ -119,7 +119,7 @@ def summary_table(runs: Sequence[RunRecord]) -> str:
         rows += [_row("notice", runs, "notice")]
     for group, label in (("test", "test, best round"), ("valid", "validation, best round")):
         names = runs[0].summary.get(group) or {}
-        shown = [name for name in names if "@" not in name or name.endswith("@5")]
+        shown = [name for name in names if "@" not in name or name.endswith("@5") or name == "er@10"]
         rows += [_row(f"{_shouted(name)} ({label})", runs, f"{group}/{name}") for name in shown]
     names = runs[0].summary.get("test_last_five") or {}
     rows += [_row(f"{_shouted(name)} (test, mean of last five)", runs, f"test_last_five/{name}") for name in names]

@@ -16,6 +16,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 METRICS = {
     "hr@5": "Hit ratio at 5",
     "ndcg@5": "NDCG at 5",
+    "er@10": "Exposure of the target items at 10",
     "accuracy": "Accuracy",
     "attack_success": "Attack success: poison inputs that get the target's label",
 }

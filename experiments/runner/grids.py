@@ -10,6 +10,7 @@ from experiments.papers.poisoning import ROUNDS, poisoning_grid
 from experiments.runner.entries import entry, percent
 from experiments.runner.grid import Entry, Grid, Plan, with_rounds
 from experiments.runner.readings import readings
+from experiments.runner.targeted import targeted, union_targeted
 from settings.options import Scalar, require
 
 FIGURE_4_ROUNDS = 50
@@ -182,6 +183,8 @@ GRIDS: dict[str, Callable[[Plan], Grid]] = {
     "recovery": recovery,
     "worst-case": worst_case,
     "readings": readings,
+    "targeted": targeted,
+    "union-targeted": union_targeted,
     "deep-poisoning": poisoning_grid,
 }
 """The tables and figures by the command that makes them."""
@@ -208,7 +211,10 @@ def noted(grids: Sequence[Grid], plan: Plan) -> list[Grid]:
         told = [sooner] if plan.rounds != paper.ROUNDS and any(entry.printed for entry in grid.entries) else []
         grids[place] = replace(grid, notes=(*grid.notes, *told, *notes))
     used = {kind: {str(one.options[kind]) for grid in grids for one in grid.cells} for kind in ("attack", "defense")}
-    fitting = {"attack": "table1, figure2, worst-case", "defense": "figure2, worst-case, defense-tax"}
+    fitting = {
+        "attack": "table1, figure2, worst-case, targeted",
+        "defense": "figure2, worst-case, defense-tax, targeted",
+    }
     for defense in plan.rounds_for:
         require(defense in used["defense"], "--rounds-for", defense, "one of " + ", ".join(sorted(used["defense"])))
     for kind, asked in (("attack", plan.attacks), ("defense", plan.defenses)):

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from models.kernels import adam, admission, cohort, gram, lloyd, sparse_sums, touched, uniformity
+from models.kernels import adam, admission, cohort, gram, lloyd, mixing, order, sparse_sums, touched, uniformity
 from models.kernels.compiled import LOG, code_folder, compilations
 
 
@@ -18,7 +18,7 @@ def prepare() -> int:
     folder = code_folder()
     if folder is None or not any(folder.iterdir()):
         LOG.info("Compiling the loops for this machine. This takes a while, and only the first time.")
-    for kernels in (_adam, _cohort, _updates, _distances, _lloyd):
+    for kernels in (_adam, _cohort, _updates, _distances, _order, _lloyd):
         kernels()
     made = compilations() - before
     if made:
@@ -51,6 +51,7 @@ def _updates() -> None:
     sparse_sums.scaled(splits, rows, weights)
     sparse_sums.squared_norms(splits, rows)
     sparse_sums.inner_products(splits, items, rows, rows)
+    sparse_sums.sign_counts(splits, items, rows, rows)
     admission.users_with_bad_values(splits, rows, 1.0)
     admission.users_with_bad_items(splits, items, 1)
     index = gram.rows_by_item(splits, items, 1)
@@ -63,6 +64,14 @@ def _distances() -> None:
     rows, places = np.zeros((2, 4), np.float32), np.zeros(1, np.int64)
     uniformity.distances_of_moved(rows, places, rows[:1])
     uniformity.distances_without(np.zeros((2, 2), np.float32), np.zeros(2), places)
+
+
+def _order() -> None:
+    rows = np.zeros((1, 1), np.float32)
+    order.middle_means(rows[None], 1, 0, 1)
+    order.means_around_medians(rows[None], 1, 1)
+    index = gram.rows_by_item(np.array([0, 1]), np.zeros(1, np.int64), 1)
+    mixing.mix(*index, rows, rows, np.zeros((1, 1), np.int64), 0, 1, rows)
 
 
 def _lloyd() -> None:

@@ -55,3 +55,20 @@ def inner_products(splits: Ints, items: Ints, rows: Matrix, table: Matrix) -> ND
         for r in range(splits[k], splits[k + 1]):
             products[k] += inner(rows[r], table[items[r]])
     return products
+
+
+@compiled
+def sign_counts(splits: Ints, items: Ints, rows: Matrix, chosen: Matrix) -> Ints:
+    """(n, 2): how many of each user's numbers are positive and negative where ``chosen`` (num_items, d) is not 0."""
+    counts = np.zeros((len(splits) - 1, 2), np.int64)
+    for k in range(len(counts)):
+        for r in range(splits[k], splits[k + 1]):
+            row, of_item = rows[r], chosen[items[r]]
+            positive, negative = np.int32(0), np.int32(0)
+            for c in range(len(row)):
+                counted = of_item[c] != 0
+                positive += np.int32(counted & (row[c] > 0))
+                negative += np.int32(counted & (row[c] < 0))
+            counts[k, 0] += positive
+            counts[k, 1] += negative
+    return counts

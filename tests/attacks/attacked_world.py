@@ -80,7 +80,7 @@ def attacker(attack: Attack, controlled: list[int], training: Callable[..., Hone
         start=1,
         stop=0,
         training=training,
-        save=lambda state: None,
+        save=lambda state, memory: None,
     )
 
 

@@ -46,7 +46,7 @@ class Federation:
         return Context(self._run_id, partition + 1, node, RecordDict(), dict(self._run_config))
 
     def answer(self, users: list[int], server_round: int = 1, partition: int = 0, partitions: int = 1) -> Message:
-        request = TrainRequest(server_round, torch.tensor(users), RUN, LossOptions(dropout=0.1))
+        request = TrainRequest(server_round, torch.tensor(users), RUN, LossOptions(dropout=0.1), targets=(5, 700))
         content = request_content(model_record(self.model), request)
         message = Message(content, partition + 1, "train", group_id=str(server_round))
         return app(message, self.context(partition, partitions))
@@ -91,6 +91,10 @@ class Impostor(Attack):
         return view.honest.select(torch.arange(len(view.selected) - 1))
 
 
+HONEST_AT_FIRST = {"pieck-ipe", "pieck-uea", "spattack-o"}
+"""Attacks that need a second view of the table, or whose poison is made at the server of a simulation."""
+
+
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
 def test_honest_users_of_a_mixed_node_are_untouched_to_the_bit(attack: str) -> None:
     honest, attacked = Federation().train(COHORT), Federation(attack=attack).train(COHORT)
@@ -102,7 +106,8 @@ def test_honest_users_of_a_mixed_node_are_untouched_to_the_bit(attack: str) -> N
     assert len(theirs) == 3
     for k in range(3):
         first, second = ours.select(torch.tensor([k])), theirs.select(torch.tensor([k]))
-        assert first.rows.shape != second.rows.shape or not torch.equal(first.rows, second.rows)
+        same = first.rows.shape == second.rows.shape and torch.equal(first.rows, second.rows)
+        assert same == (attack in HONEST_AT_FIRST)
 
 
 def test_an_attacker_sees_its_own_users_alone() -> None:
@@ -140,7 +145,7 @@ def test_nothing_in_the_view_leads_to_the_server_or_to_others() -> None:
     """Its fields are these. Adding one means to widen the threat model: then say so here."""
     assert [field.name for field in dataclasses.fields(AttackerView)] == [
         *("request", "model", "selected", "honest", "controlled", "num_users", "clients_per_round"),
-        *("generator", "train"),
+        *("generator", "train", "scores", "public"),
     ]
 
 

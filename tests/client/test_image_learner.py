@@ -17,6 +17,7 @@ from data.images.image_set import VALIDATION_SHARE, allot
 from data.texts import Texts
 from draws import Stream
 from models.images.classification import LocalTraining, initial_vector, make_classifier, train
+from models.threads import one_thread
 from protocol.requests import EvaluateRequest, GlobalModel, LossOptions, TrainRequest
 from server.simulation import default_options
 from settings.options import OptionError
@@ -52,7 +53,8 @@ def test_an_upload_is_the_difference_that_training_on_the_own_share_makes() -> N
     start = model().shared
     for user, update in zip((1, 4), reply.updates.shared, strict=True):
         generator = draws.generator(SEED, Stream.BATCHES, 7, user)
-        expected = train(CLASSIFIER, start, DATA.examples(DATA.train, SHARES[user]), TRAINING, generator)
+        with one_thread():
+            expected = train(CLASSIFIER, start, DATA.examples(DATA.train, SHARES[user]), TRAINING, generator)
         torch.testing.assert_close(update, expected - start, rtol=0, atol=0)
     assert bool((reply.losses > 0).all())
 

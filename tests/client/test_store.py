@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Context, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import client.app
+from client.deployed import resident
 from client.state import connections
 from client.state.connections import connected
 from client.state.store import FILE, AbandonedError, Store
@@ -37,14 +40,22 @@ def train(store: Store, server_round: int, resumed_at: tuple[int, ...] = (), kee
         before, _ = store.vectors(users, DIM)
         # What is kept depends on what was kept before, so that nothing wrong can heal.
         store.overwrite(server_round, users, (before / 2 + generator.normal(size=before.shape)).astype(np.float32))
-        store.keep_attack({"k": (store.attack() or {"k": 1.0})["k"] * 1.5 + server_round})
+        # Memory is written now and then, and stays what it was in between.
+        memory = store.attack_memory() + bytes([server_round]) if server_round % 3 == 1 else b""
+        store.keep_attack({"k": (store.attack() or {"k": 1.0})["k"] * 1.5 + server_round}, memory)
 
 
 def content(store: Store) -> Any:
     """All that counts of a state."""
     with store.begin():
         values, last = store.vectors(np.arange(USERS), DIM)
-        return values.tobytes(), last.tolist(), store.attack(), store.newest(), store.kept_users().tolist()
+        return (
+            values.tobytes(),
+            last.tolist(),
+            (store.attack(), store.attack_memory()),
+            store.newest(),
+            store.kept_users().tolist(),
+        )
 
 
 def untouched(rounds: int) -> list[Any]:
@@ -125,12 +136,31 @@ def test_a_process_killed_at_any_moment_has_kept_each_round_that_it_answered_for
     assert found in expected[answered : answered + 2]
 
 
-def test_each_commit_is_synced_before_it_returns(tmp_path: Path) -> None:
-    path = tmp_path / FILE
+def opened_as(path: Path) -> tuple[int, str]:
+    """What a commit to the file waits for (0: nothing, 2: the disk), and how it is written."""
     train(Store(path), 1)
-    [synchronous] = connected(path).execute("PRAGMA synchronous").fetchone()
-    [journal] = connected(path).execute("PRAGMA journal_mode").fetchone()
-    assert (synchronous, journal) == (2, "wal")
+    connection = connected(path)
+    return connection.execute("PRAGMA synchronous").fetchone()[0], connection.execute("PRAGMA journal_mode").fetchone()[
+        0
+    ]
+
+
+def test_a_commit_waits_for_the_disk_in_a_deployed_nodes_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_synced", False)
+    assert opened_as(tmp_path / "simulated" / FILE) == (0, "wal")
+    # The process that stays, without a message: its socket is opened and served no further.
+    monkeypatch.setattr(resident, "serve", lambda *_: None)
+    before = signal.getsignal(signal.SIGTERM)
+    resident.main(str(tmp_path / "socket"), str(os.getpid()), "0")
+    signal.signal(signal.SIGTERM, before)
+    assert opened_as(tmp_path / "stays" / FILE) == (2, "wal")
+    # A process for one message.
+    monkeypatch.setattr(connections, "_synced", False)
+    with pytest.raises(RuntimeError, match="no values under the name"):
+        client.app._answer_here(Message(RecordDict(), 1, "train"), Context(1, 1, {}, RecordDict(), {}))
+    assert opened_as(tmp_path / "one message" / FILE) == (2, "wal")
 
 
 def test_an_error_in_a_round_leaves_no_trace_of_it(tmp_path: Path) -> None:

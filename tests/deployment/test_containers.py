@@ -90,6 +90,9 @@ def test_the_control_api_is_reached_from_its_own_container_alone() -> None:
     assert not any("9093" in port for port in superlink["ports"])
     for name in ("register", "submit"):
         assert found[name]["network_mode"] == "service:superlink"
+    # The SuperExec's API listens by a name that the SuperLink has in no network of the nodes.
+    assert "--serverappio-api-address=runtime-api:9091" in superlink["command"]
+    assert superlink["networks"] == {"fleet": None, "runtime": {"aliases": ["runtime-api"]}}
     nodes = set(found["benign-0"]["networks"]) | set(found["attacker-0"]["networks"])
     assert nodes == {"fleet"}
     assert not any("--insecure" in part for service in found.values() for part in service["command"])
@@ -251,7 +254,7 @@ class Containers:
     def here(self, text: str, name: str) -> str:
         """A container's path or address as it is on this machine."""
         for port, free in self._ports.items():
-            text = re.sub(rf"(superlink|0\.0\.0\.0|127\.0\.0\.1):{port}\b", f"127.0.0.1:{free}", text)
+            text = re.sub(rf"(superlink|runtime-api|0\.0\.0\.0|127\.0\.0\.1):{port}\b", f"127.0.0.1:{free}", text)
         text = text.replace("127.0.0.1:9090", f"127.0.0.1:{self._health[name]}")
         places = {
             **{f"/run/secrets/{node}": self.folder / "keys" / "nodes" / node for node in ("benign-0", "attacker-0")},

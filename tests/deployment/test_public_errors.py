@@ -16,6 +16,7 @@ import client.app
 from client import answers
 from client.deployed import resident
 from client.deployed.public_errors import public_text
+from client.state import connections
 from data import load
 from server.grids.local_grid import LocalGrid
 from server.population.catalogue import Catalogue
@@ -90,6 +91,7 @@ def test_a_deployed_node_says_no_more_whichever_process_answers(
     # Whoever runs the node finds all of it in its log.
     assert "records-of-alice" in said["stack"]
     monkeypatch.setattr(sys, "argv", [client.app.DEPLOYED])
+    monkeypatch.setattr(connections, "_synced", False)
     context.node_config["resident-seconds"] = 0.0
     with pytest.raises(RuntimeError, match=told) as raised:
         client.app._answer(message, context)

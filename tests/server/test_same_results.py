@@ -23,6 +23,7 @@ OPTIONS = {
     "attack": "cluster",
     "malicious-fraction": 0.05,
     "defense": "union+norm-bound",
+    "target-items": "coldest:2",
     "seed": 3,
 }
 
@@ -58,6 +59,7 @@ def test_the_attack_and_the_defense_took_part(two_nodes) -> None:
     assert any(row["malicious"] for row in rounds)
     assert any(row["attack"] for row in rounds)
     assert all(set(row["rules"]) == {"union", "norm-bound"} for row in rounds)
+    assert all(row["test"]["target-rank"] > 1 for row in two_nodes[1])
 
 
 @pytest.mark.parametrize("nodes", [5, 60])

@@ -55,8 +55,11 @@ def assert_sound(directory: Path, summary: dict[str, Any], rounds: int) -> None:
 @pytest.mark.parametrize("model", ["sasrec", "ncf"])
 @pytest.mark.parametrize("attack", ["none", *ATTACKS])
 def test_every_attack_runs(attack: str, model: str, tmp_path: Path) -> None:
-    directory, summary = run(tmp_path, {**SMALL, "model": model, "attack": attack})
+    directory, summary = run(
+        tmp_path, {**SMALL, "model": model, "attack": attack, "target-items": "coldest:2", "public-share": 0.1}
+    )
     assert_sound(directory, summary, 3)
+    assert ("only a simulation grants" in summary.get("notice", "")) == (attack == "spattack-o")
 
 
 # Two work with a validation set at the server, which recommendation does not have.
