@@ -59,7 +59,10 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
             node: dict[str, TomlScalar] = {"role": role, "partition-id": index, "num-partitions": count}
             federation.start_node(key, {**node, "state-dir": str(folder / "state" / key)})
         subprocess.run(
-            federation.run_command(app_in(folder), options), env=federation.environment, check=False, stdin=subprocess.DEVNULL
+            federation.run_command(app_in(folder), options),
+            env=federation.environment,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     # A run that is resumed writes its summary anew.
     made = [path for path in output.glob("*/summary.json") if path.stat().st_mtime_ns != before.get(path)]
