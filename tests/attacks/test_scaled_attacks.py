@@ -114,6 +114,11 @@ SEARCHED = {
         lambda factor: InnerProductManipulation(InnerProductOptions(factor)),
         "geometric-median",
     ),
+    "lie against nearest-neighbour mixing": (
+        Lie(LieOptions(assumed_rule="nnm+trimmed-mean")),
+        lambda z: Lie(LieOptions(z=z)),
+        "nnm+trimmed-mean",
+    ),
 }
 
 
