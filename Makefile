@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A CPU build of this version that is there already stays.
+TORCH := torch==2.13.0
 
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers lint types bench data clean
+.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers test-flower lint types bench data clean
 
 setup: $(STAMP)
 
@@ -16,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt deploy/environment.py deploy/startup.py
 	@test -e $(BIN)/python || rm -f $(BIN)/python*
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "Python's venv and pip are needed (on Debian and Ubuntu: the package python3-venv)."; exit 1; }
 	@echo "Installing into $(VENV); what is there already stays."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	$(PIP) --no-deps --require-hashes -r constraints.txt
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps --editable .
 	@$(BIN)/python -m deploy.environment
 	@touch $@
 
@@ -29,6 +33,25 @@ demo: setup
 JOBS ?= 2
 test: setup
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# The tests that a release of Flower can break, on another one than the pinned, in an environment of its own:
+# make test-flower FLOWER=1.42.0
+FLOWER ?= 1.42.0
+FLOWER_VENV := .venv-flower-$(FLOWER)
+FLOWER_TESTS := tests/protocol tests/strategies/test_flower_strategy.py tests/strategies/test_flower_rules.py \
+	tests/attacks/test_flower_mod.py tests/attacks/test_poisoning_mod.py tests/server/test_same_results.py \
+	tests/server/test_stopped.py tests/end_to_end/test_flwr_run.py tests/end_to_end/test_quickstart.py \
+	tests/deployment/test_resident.py tests/deployment/test_federation.py
+test-flower: $(FLOWER_VENV)/.installed
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(FLOWER_VENV)/bin/python -m pytest $(FLOWER_TESTS)
+
+# Without the project's own dependencies, which pin Flower.
+$(FLOWER_VENV)/.installed: constraints.txt
+	@test -e $(FLOWER_VENV)/bin/python || $(PYTHON) -m venv $(FLOWER_VENV)
+	$(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints.txt "flwr[simulation]==$(FLOWER)" pyarrow pytest hypothesis
+	$(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(FLOWER_VENV)/bin/python -m deploy.environment
+	@touch $@
 
 # The hostile replies of the tests, 50 times as many (TIMES=…).
 fuzz: setup
@@ -69,4 +92,4 @@ deploy-local: setup
 	@$(BIN)/python -m deploy.local --nodes $(NODES) $(RUN)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-flower-* .mypy_cache .pytest_cache .ruff_cache .hypothesis

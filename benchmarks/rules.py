@@ -22,6 +22,7 @@ from protocol.updates import Gradient, Updates, make_updates
 from strategies.chain import compose
 from strategies.rule import Rule, ServerView
 from strategies.server_model import ServerModel
+from strategies.sparse.side_by_side import use_threads
 
 Clock = Callable[[], float]
 
@@ -43,12 +44,15 @@ DEFENSES = {
     "centered-clipping": 60,
     "meamed": 60,
     "nnm": 60,
-    "nnm+trimmed-mean": None,
+    "nnm+trimmed-mean": 60,
+    "nnm+multi-krum": 60,
     "bucketing": 60,
     "dnc": 60,
     "flame": 60,
     "fools-gold": 60,
     "sign-guard": 60,
+    "hics": 60,
+    "popularity-separation": 60,
     "union+norm-bound": None,
     "union+multi-krum": None,
 }
@@ -74,8 +78,12 @@ def main() -> None:
         beside_byzfl(arguments.repeats)
         return
     clock = time.process_time if arguments.cpu_time else time.perf_counter
+    threads = torch.get_num_threads()
+    # As in a run: whole pieces of a rule's work on each core.
+    use_threads(threads)
+    torch.set_num_threads(1)
     device = torch.device(arguments.device)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
     print(f"torch {torch.__version__}, {where}, {arguments.users} users a round, {arguments.repeats} repetitions")
     for name, shape in COHORTS.items():
         # One attacker in a hundred users, as in the paper's main table.

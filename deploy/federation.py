@@ -13,6 +13,7 @@ from pathlib import Path
 from deploy.processes import Processes, free_ports, wait_until
 from deploy.register import register
 from deploy.startup import without_proxy
+from protocol.transport import HTTP
 
 CONNECTION = "federation"
 START = 120.0
@@ -39,8 +40,12 @@ class Place:
 
 
 def local_place(folder: Path, keys: Path, environment: Mapping[str, str] | None = None) -> Place:
-    """On free ports of the loopback interface; nothing of it can be reached from another machine."""
-    runtime, fleet, control = (f"127.0.0.1:{port}" for port in free_ports(3))
+    """On free ports of the loopback interface; nothing of it can be reached from another machine.
+
+    Where Flower speaks HTTP all APIs of a SuperLink share one port.
+    """
+    ports = free_ports(1) * 3 if HTTP else free_ports(3)
+    runtime, fleet, control = (f"127.0.0.1:{port}" for port in ports)
     return Place(folder, keys, runtime, fleet, control, environment or {})
 
 
@@ -72,9 +77,7 @@ def superlink_command(place: Place) -> list[str]:
         *("--ssl-keyfile", str(keys / "server.key")),
         "--enable-supernode-auth",
         *("--database", str(place.folder / "superlink.db")),
-        *("--serverappio-api-address", place.runtime),
-        *("--fleet-api-address", place.fleet),
-        *("--control-api-address", place.control),
+        *_superlink_addresses(place),
     ]
 
 
@@ -85,9 +88,26 @@ def supernode_command(place: Place, key: str, node_config: Mapping[str, TomlScal
         *("--root-certificates", str(place.certificate)),
         *("--auth-supernode-private-key", str(place.keys / "nodes" / key)),
         *("--superlink", place.fleet),
-        # Port 0: any free one. Only this node's own ClientApp processes connect to it.
-        *("--clientappio-api-address", "127.0.0.1:0"),
+        *supernode_address(),
         *("--node-config", as_toml(node_config)),
+    ]
+
+
+def supernode_address() -> list[str]:
+    """Where a SuperNode listens for its own ClientApp processes: on a free port of the loopback interface."""
+    if HTTP:
+        return ["--host", "127.0.0.1", "--port", str(free_ports(1)[0])]
+    return ["--clientappio-api-address", "127.0.0.1:0"]
+
+
+def _superlink_addresses(place: Place) -> list[str]:
+    if HTTP:
+        host, _, port = place.fleet.rpartition(":")
+        return ["--host", host, "--port", port]
+    return [
+        *("--serverappio-api-address", place.runtime),
+        *("--fleet-api-address", place.fleet),
+        *("--control-api-address", place.control),
     ]
 
 

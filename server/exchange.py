@@ -12,9 +12,8 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.serverapp import Grid
-from flwr.supercore.run import RunNotRunningException
-from grpc import RpcError, StatusCode
 
+from protocol.transport import CALL_ERRORS, is_over
 from server.grids.direct_grid import DirectGrid
 from server.looks import Looks
 from server.patience import Deadline
@@ -28,9 +27,6 @@ LOOKS_AT_ONCE, PATIENCE = 32, 1.0
 
 LOOKS_A_SECOND = 400
 """How many calls the SuperLink gets of a run that waits, however many messages are on their way."""
-
-OVER = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.UNAVAILABLE)
-"""What a SuperLink that has ended the run answers, or that cannot be reached: it is no fault of a reply."""
 
 Answers = list[Message] | None
 
@@ -62,7 +58,7 @@ class Pending:
             return
         try:
             ids = self._grid.push_messages(batch)
-        except (RunNotRunningException, RpcError) as error:
+        except CALL_ERRORS as error:
             _refuse_end(error)
             raise
         self._waiting.update({message_id: sent for message_id, sent in zip(ids, batch, strict=False) if message_id})
@@ -130,7 +126,7 @@ def _by_its_node(reply: Message, sent: Message) -> Message:
 
 def _refuse_end(error: BaseException) -> None:
     """Raise ``StoppedError`` where an error means that the SuperLink takes no more requests of this run."""
-    if isinstance(error, RunNotRunningException) or (isinstance(error, RpcError) and error.code() in OVER):
+    if is_over(error):
         raise StoppedError("The SuperLink takes no more requests of this run.") from error
 
 
@@ -141,8 +137,7 @@ def _pull(grid: Grid, message_id: str) -> Answers:
     """
     try:
         answers = list(grid.pull_messages([message_id]))
-    except (RunNotRunningException, RpcError) as error:
-        # The former is no ``Exception``.
+    except CALL_ERRORS as error:
         _refuse_end(error)
         log(WARNING, "A reply could not be fetched and is dropped: %s: %s", type(error).__name__, error)
         return []

@@ -1,4 +1,4 @@
-"""A node's process that stays, because Flower 1.34 starts a new one for each message.
+"""A node's process that stays, because Flower starts a new one for each message.
 
 Importing torch takes longer than a round's training. So the process that Flower starts imports neither
 torch nor the data: it hands the message to one that did so for the first message, over a Unix socket in a
@@ -26,10 +26,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from flwr.app import Context, Message
-from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import Context as ProtoContext
-from flwr.proto.message_pb2 import Message as ProtoMessage
 
+from protocol.transport import context_from_bytes, context_to_bytes, message_from_bytes, message_to_bytes
 from settings.options import OptionError
 from settings.paths import absolute, status_of
 
@@ -63,14 +61,14 @@ def answer(message: Message, context: Context, seconds: float) -> Message:
     app_dir = Path(__file__).resolve().parents[2]
     with _connected(_address(context, app_dir), app_dir, seconds) as connection:
         try:
-            connection.send_bytes(message_to_proto(message).SerializeToString())
-            connection.send_bytes(context_to_proto(context).SerializeToString())
+            connection.send_bytes(message_to_bytes(message))
+            connection.send_bytes(context_to_bytes(context))
             kind, result = connection.recv_bytes(), connection.recv_bytes()
         except (EOFError, ConnectionError) as error:
             raise ResidentError("This node's process ended before it answered; its log may say why.") from error
     if kind != REPLY:
         raise _error(**json.loads(result))
-    return message_from_proto(ProtoMessage.FromString(result))
+    return message_from_bytes(result)
 
 
 def _connected(address: Path, app_dir: Path, seconds: float) -> Connection:
@@ -189,10 +187,8 @@ def serve(
 
 def _answered(app: Callable[[Message, Context], Message], message: bytes, context: bytes) -> tuple[bytes, bytes]:
     try:
-        reply = app(
-            message_from_proto(ProtoMessage.FromString(message)), context_from_proto(ProtoContext.FromString(context))
-        )
-        return REPLY, message_to_proto(reply).SerializeToString()
+        reply = app(message_from_bytes(message), context_from_bytes(context))
+        return REPLY, message_to_bytes(reply)
     except Exception as error:
         from client.deployed.public_errors import public_text
 

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from models.kernels.prepare import prepare
 from models.threads import one_thread
+from protocol.transport import send_as
 from server.config import ServerConfig
 from server.grids import ray_access
 from server.grids.freed_memory import keep_freed_memory
@@ -46,6 +47,8 @@ def open_engine(grid: Grid | None, config: ServerConfig, context: Context, direc
     ``grid`` is Flower's own, ``None`` where no Flower runtime is at hand.
     """
     engine = config.options.engine
+    if grid is None:
+        send_as(context.run_id, context.node_id)
     keep_freed_memory()
     prepare()
     with _cores_for_rules():

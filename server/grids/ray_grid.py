@@ -22,6 +22,7 @@ import ray
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
+from protocol.transport import send_as
 from server.grids.direct_grid import DirectGrid
 from server.grids.freed_memory import ENVIRONMENT
 from server.grids.handed_memory import HandedMemory, Place, read
@@ -64,6 +65,7 @@ class NodeActor:
         if Path(app_dir).resolve() not in place.parents:
             raise ImportError(f"This worker imported the app from {place}, expected a file in {app_dir}.")
         self._app = getattr(module, attribute)
+        send_as(run_id, 0)
         self._exchange = 0
         self._handed: HandedMemory | None = None
         self._contexts = {
@@ -144,7 +146,7 @@ class RayGrid(DirectGrid):
         with suppress(OSError):
             self._probe = HandedMemory()
             secret = secrets.token_bytes(16)
-            place, _ = self._probe.add([secret])
+            place, _ = self._probe.add([[secret]])
             self._probes = {actor.is_near.remote(place, secret): actor for actor in set(self._actors.values())}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

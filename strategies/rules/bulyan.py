@@ -9,7 +9,8 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from protocol.updates import Gradient, Updates
+from models.kernels import order
+from protocol.updates import Gradient, Updates, has_kernels
 from settings.options import option, require
 from strategies.rule import AUTOMATIC, Aggregate, Combiner, RuleOptions, ServerView, Verdict, assumed_attackers
 from strategies.rules.krum import krum_scores, squared_distances
@@ -89,6 +90,8 @@ def mean_around_median(rows: Tensor, total: int, count: int) -> Tensor:
     The values are the t of (m, t, d), the rest zeros. The nearest ones are neighbours in the order: starting
     from the lowest ``count``, value i gives way to value i + count while that lies nearer to the median.
     """
+    if has_kernels(rows):
+        return torch.from_numpy(order.means_around_medians(rows.contiguous().numpy(), total, count))
     ordered = ordered_columns(rows)
     surplus = total - count
     middle = (total - 1) // 2, total // 2 + 1

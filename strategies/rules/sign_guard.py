@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.kernels.bounds import require_items
+from models.kernels.sparse_sums import sign_counts
 from protocol.updates import Updates
 from settings.options import option
 from strategies.rule import RuleOptions, ServerView, Verdict, Wrapper
@@ -56,12 +58,19 @@ class SignGuard(Wrapper):
         """(n, 3) float64: each update's shares of positive, zero and negative numbers among the drawn coordinates."""
         total = server.model.items.numel() + server.model.shared.numel()
         count = max(1, int(self.options.coordinates * total))
-        drawn = sample_coordinates(server.model, count, server.generator).of_updates(updates)
-        owner = updates.row_owner
-        counts = []
-        for sign in (1, -1):
-            of_rows = (drawn.rows * sign > 0).sum(1).double()
-            found = torch.zeros(len(updates), dtype=torch.float64, device=owner.device).index_add_(0, owner, of_rows)
-            counts.append((found + (drawn.shared * sign > 0).sum(1)) / count)
-        positive, negative = counts
+        chosen = sample_coordinates(server.model, count, server.generator)
+        shared = updates.shared * chosen.shared
+        of_shared = torch.stack([(shared > 0).sum(1), (shared < 0).sum(1)], 1)
+        positive, negative = ((_signs_of_rows(updates, chosen.items) + of_shared).double() / count).unbind(1)
         return torch.stack([positive, 1 - positive - negative, negative], 1)
+
+
+def _signs_of_rows(updates: Updates, chosen: Tensor) -> Tensor:
+    """(n, 2) int64: each user's positive and negative numbers in its rows, where ``chosen`` (num_items, d) is 1."""
+    if updates.has_kernels:
+        splits, items, rows = updates.arrays()
+        require_items(items, len(chosen))
+        return torch.from_numpy(sign_counts(splits, items, rows, chosen.numpy()))
+    drawn = updates.rows * chosen.index_select(0, updates.items)
+    of_rows = torch.stack([(drawn > 0).sum(1), (drawn < 0).sum(1)], 1)
+    return of_rows.new_zeros(len(updates), 2).index_add_(0, updates.row_owner, of_rows)

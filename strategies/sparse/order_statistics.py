@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from protocol.updates import Gradient, Updates
+from models.kernels import order
+from protocol.updates import Gradient, Updates, has_kernels
 from strategies.server_model import ServerModel
 from strategies.sparse.item_columns import CELLS, Columns, item_columns
 from strategies.sparse.l2_share import with_whole_l2
@@ -37,6 +38,8 @@ def middle_mean(rows: Tensor, total: int, low: int, high: int) -> Tensor:
     The zeros stand between the negative and the positive values: the negative ones keep their place in the
     order, the positive ones move up by the number of zeros, and the zeros add nothing.
     """
+    if has_kernels(rows):
+        return torch.from_numpy(order.middle_means(rows.contiguous().numpy(), total, low, high))
     return order_sum(ordered_columns(rows), total, low, high) / (high - low)
 
 
