@@ -50,11 +50,12 @@ SMALL: dict[str, Scalar] = {
     "max-length": 8,
     "num-clients": 6,
     "target-items": "coldest:2",
+    "public-share": 0.1,
     "local-epochs": 1,
     "checkpoint-every": 0,
     "tracker": "none",
 }
-IMAGES: dict[str, Scalar] = {"target-items": "", "dataset": "synthetic-images", "model": "lenet"}
+IMAGES: dict[str, Scalar] = {"target-items": "", "public-share": 0.0, "dataset": "synthetic-images", "model": "lenet"}
 
 
 WITHOUT_VALIDATION = [name for name in RULES if name not in ("accuracy-check", "fltrust")]
