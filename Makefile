@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A CPU build of this version that is there already stays.
+TORCH := torch==2.13.0
 
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
@@ -16,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt deploy/environment.py deploy/startup.py
 	@test -e $(BIN)/python || rm -f $(BIN)/python*
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "Python's venv and pip are needed (on Debian and Ubuntu: the package python3-venv)."; exit 1; }
 	@echo "Installing into $(VENV); what is there already stays."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	$(PIP) --no-deps --require-hashes -r constraints.txt
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps --editable .
 	@$(BIN)/python -m deploy.environment
 	@touch $@
 

@@ -14,7 +14,7 @@ from attacks.claimed_examples import Claim, claiming
 from attacks.view import Alteration, AttackerView, HonestTraining, ModelScores, for_users, row_products
 from draws import Stream
 from protocol.requests import GlobalModel, LossOptions, TrainReply, TrainRequest
-from protocol.updates import Updates, concat
+from protocol.updates import Updates, gather
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def _of_controlled(training: HonestTraining, controlled: Tensor) -> HonestTraini
 
 def replace_users(updates: Updates, replaced: Tensor, others: Updates) -> Updates:
     """The updates with those of the ``replaced`` (n,) bool users given by ``others``, in the order of ``updates``."""
-    joined = concat([updates.select(~replaced), others]) if not bool(replaced.all()) else others
-    order = joined.users.argsort()
-    return joined.select(order[torch.searchsorted(joined.users[order], updates.users)])
+    sorted_users, places = others.users.sort()
+    at = torch.searchsorted(sorted_users, updates.users).clamp(max=len(others) - 1)
+    kept = torch.arange(len(updates))
+    return gather([updates, others], torch.where(replaced, len(updates) + places[at], kept))

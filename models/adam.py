@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.kernels import adam as kernels
 from models.kernels.adam import BETA1, BETA2, EPSILON, IDLE_ROUNDS, SMALL_ROOT
+from models.kernels.bounds import require_items
 
 VALUES_AT_ONCE = 1 << 17
 """Values whose temporaries stay in a core's cache: half a megabyte."""
@@ -57,6 +58,24 @@ def step(
         denominator = (square / (1 - BETA2**count)).sqrt_().add_(EPSILON)
         torch.addcdiv(values, mean, denominator, value=-rate / (1 - BETA1**count), out=stepped[part])
     return stepped, Moments(first, second)
+
+
+def preview(
+    parameter: Tensor, gradients: Tensor, moments: Moments, rows: Tensor, count: int, rate: float, decay: float = 0.0
+) -> Tensor:
+    """What ``step`` would make of the ``rows`` (r,) of a (n, d) parameter with ``gradients`` (r, d) of their own.
+
+    A row may stand in ``rows`` several times. Raises ``IndexError`` for a row that is not there.
+    """
+    if not _has_kernels(parameter):
+        own = Moments(moments.first.index_select(0, rows), moments.second.index_select(0, rows))
+        return step(parameter.index_select(0, rows), gradients, own, count, rate, decay)[0]
+    where, stepped = rows.contiguous().numpy(), torch.empty(gradients.shape, dtype=parameter.dtype)
+    require_items(where, len(parameter))
+    before = [part.contiguous().numpy() for part in (parameter, gradients, moments.first, moments.second)]
+    theta, by_theta, m, v = before
+    kernels.preview(theta, by_theta, m, v, where, count, rate, decay, stepped.numpy())
+    return stepped
 
 
 def _has_kernels(values: Tensor) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.kernels.admission import users_with_bad_items, users_with_bad_values
+from models.kernels.admission import users_with_bad_items
 from protocol.updates import Updates, make_updates
 from protocol.upload_dtype import UploadDtype
 
@@ -80,7 +80,8 @@ def admit(columns: Mapping[str, Tensor], limits: Limits) -> Admitted:
     users, row_splits, items = columns["users"], columns["row_splits"], columns["items"]
     about_items = users_with_bad_items(row_splits.contiguous().numpy(), items.contiguous().numpy(), limits.num_items)
     outside, unordered = map(torch.from_numpy, about_items)
-    examples = columns["num_examples"]
+    updates = make_updates(users, columns["num_examples"], row_splits, items, columns["rows"], columns["shared"])
+    examples = updates.num_examples
     asked = torch.isin(users, limits.users)
     reasons = {
         "stands twice in the reply": _repeated(users),
@@ -88,10 +89,9 @@ def admit(columns: Mapping[str, Tensor], limits: Limits) -> Admitted:
         | (examples > limits.max_examples),
         "has an item outside the table": outside,
         "has items that are not strictly increasing": unordered,
-        "has a value that is not finite or too large": torch.from_numpy(
-            users_with_bad_values(row_splits.contiguous().numpy(), columns["rows"].contiguous().numpy(), LARGEST_VALUE)
-        )
-        | _row_is_bad(columns["shared"]),
+        # Not the other way round: a NaN is never smaller than anything.
+        "has a value that is not finite or too large": ~(updates.largest <= LARGEST_VALUE)
+        | _row_is_bad(updates.shared),
     }
     rejected: dict[int, str] = {}
     good = asked
@@ -101,10 +101,9 @@ def admit(columns: Mapping[str, Tensor], limits: Limits) -> Admitted:
         good = good & ~bad
     for user in limits.users[~torch.isin(limits.users, users)].tolist():
         rejected[user] = MISSING
-    parts = {name: columns[name] for name in ("users", "num_examples", "row_splits", "items", "rows", "shared")}
     losses = columns["losses"]
     losses = losses.where(losses.abs() <= LARGEST_VALUE, torch.nan)
-    return Admitted(make_updates(**parts).select(good), losses[good], rejected, int((~asked).sum()))
+    return Admitted(updates.select(good), losses[good], rejected, int((~asked).sum()))
 
 
 def _check_frame(columns: Mapping[str, Tensor], limits: Limits) -> None:

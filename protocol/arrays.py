@@ -1,10 +1,11 @@
-"""Tensors to Flower's arrays and back: one copy out, none in, and nothing believed of what comes in."""
+"""Tensors to Flower's arrays and back: no copy within a process, and nothing believed of what comes in."""
 
 from __future__ import annotations
 
 import re
 import threading
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,68 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """The only kinds of number that travel."""
 
 
+class TensorArray(Array):
+    """An array whose numbers are a tensor of this process; bytes are made of them where somebody asks for bytes.
+
+    Whoever reads it in this process gets the tensor itself, and must not write to it.
+    """
+
+    # Flower sends this name along, and reads an object of this name as its own array.
+    __qualname__ = "Array"
+
+    def __init__(self, tensor: Tensor) -> None:
+        values = tensor.detach().cpu().contiguous()
+        numbers = values.numpy()
+        self.__dict__.update(dtype=str(numbers.dtype), shape=numbers.shape, stype="numpy.ndarray", _tensor=values)
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """The numbers; ``None`` where bytes were put in their place."""
+        tensor: Tensor | None = self.__dict__["_tensor"]
+        return tensor
+
+    @property
+    def data(self) -> bytes:
+        """The array in NumPy's .npy format, which is what Flower's own arrays hold."""
+        if "_bytes" not in self.__dict__:
+            self.__dict__["_bytes"] = b"".join(parts_of(self))
+        made: bytes = self.__dict__["_bytes"]
+        return made
+
+    @data.setter
+    def data(self, data: bytes) -> None:
+        self.__dict__.update(_tensor=None, _bytes=data)
+
+    def __reduce__(self) -> tuple[type[Array], tuple[str, tuple[int, ...], str, bytes]]:
+        """To another process it goes as a plain one."""
+        return Array, (self.dtype, self.shape, self.stype, self.data)
+
+
 def to_array(tensor: Tensor) -> Array:
-    """A tensor in NumPy's .npy format, which is what Flower's own arrays hold."""
-    values = np.ascontiguousarray(tensor.detach().cpu().numpy())
-    kind = values.dtype.str
-    description = repr({"descr": kind, "fortran_order": False, "shape": values.shape})
+    """A tensor as Flower's array; nothing is copied as long as the array stays in this process."""
+    return TensorArray(tensor)
+
+
+def parts_of(array: Array) -> list[bytes | memoryview]:
+    """The stretches of memory that an array's bytes are, one after another."""
+    tensor = array.tensor if isinstance(array, TensorArray) else None
+    if tensor is None:
+        return [array.data]
+    values = tensor.numpy()
+    return [_npy_header(values.dtype.str, values.shape), values.reshape(-1).view(np.uint8).data]
+
+
+def num_bytes(array: Array) -> int:
+    """How many bytes an array has, without making them."""
+    return sum(map(len, parts_of(array)))
+
+
+@lru_cache(maxsize=256)
+def _npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
+    description = repr({"descr": kind, "fortran_order": False, "shape": shape})
     padding = -(len(NPY_MAGIC) + 2 + len(description) + 1) % 64
     header = (description + " " * padding + "\n").encode("latin1")
-    data = b"".join([NPY_MAGIC, len(header).to_bytes(2, "little"), header, values.reshape(-1).view(np.uint8).data])
-    return Array(dtype=str(values.dtype), shape=values.shape, stype="numpy.ndarray", data=data)
+    return NPY_MAGIC + len(header).to_bytes(2, "little") + header
 
 
 def to_tensor(array: Array, kind: Any, dims: int) -> Tensor:
@@ -58,6 +112,9 @@ def to_tensor(array: Array, kind: Any, dims: int) -> Tensor:
     The array's labels are ignored; its bytes are read without pickle and without a copy, and a declared
     size that differs from the bytes there is costs nothing. Raises ``UnreadableError``.
     """
+    held = array.tensor if isinstance(array, TensorArray) else None
+    if held is not None:
+        return _as_expected(held, kind, dims)
     data = array.data
     dtype, shape, start = _header(data)
     if dtype != np.dtype(kind):
@@ -78,6 +135,15 @@ def to_tensor(array: Array, kind: Any, dims: int) -> Tensor:
         # The bytes are read-only; nothing here writes to a decoded tensor.
         warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
         return torch.from_numpy(values.reshape(shape))
+
+
+def _as_expected(held: Tensor, kind: Any, dims: int) -> Tensor:
+    found = held.numpy().dtype
+    if found != np.dtype(kind):
+        raise UnreadableError(f"numbers of kind {found}, expected {np.dtype(kind)}")
+    if held.dim() != dims:
+        raise UnreadableError(f"an array of {held.dim()} dimensions, expected {dims}")
+    return held
 
 
 def _numbers(data: bytes, dtype: np.dtype[Any], start: int) -> np.ndarray:

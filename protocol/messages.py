@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metrics.metric import CountLimits
 from protocol.admission import Admitted, Limits, UnreadableError, admit
-from protocol.arrays import MOST_BEFORE_NUMBERS, to_array, to_tensor
+from protocol.arrays import MOST_BEFORE_NUMBERS, num_bytes, to_array, to_tensor
 from protocol.requests import (
     EvaluateRequest,
     GlobalModel,
@@ -209,7 +209,7 @@ def read_hosted(content: RecordDict) -> Hosted:
 def size_of(content: RecordDict) -> int:
     """Bytes of a message's arrays; see ``beside_arrays`` for the rest."""
     records = [record for record in content.values() if isinstance(record, ArrayRecord)]
-    return sum(len(array.data) for record in records for array in record.values())
+    return sum(num_bytes(array) for record in records for array in record.values())
 
 
 def beside_arrays(content: RecordDict) -> int:
@@ -294,7 +294,11 @@ def _column(arrays: ArrayRecord, name: str, upload_dtype: UploadDtype) -> Tensor
 
 
 def _record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
-    return ArrayRecord({name: to_array(tensor) for name, tensor in tensors.items()})
+    # One by one: a record that is made of a dictionary asks each array for its bytes.
+    record = ArrayRecord()
+    for name, tensor in tensors.items():
+        record[name] = to_array(tensor)
+    return record
 
 
 def _arrays(content: RecordDict, name: str) -> ArrayRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -82,20 +83,7 @@ class Updates:
         positions = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
         if len(positions) == len(self) and bool((positions.diff() == 1).all()):
             return self
-        # Neighbours' rows are one stretch of memory, and whole stretches copy faster than rows one by one.
-        breaks = ((positions.diff() != 1).nonzero().flatten() + 1).tolist()
-        order, splits = positions.tolist(), self.row_splits.tolist()
-        runs = zip([0, *breaks], [*breaks, len(order)], strict=True)
-        stretches = [slice(splits[order[a]], splits[order[b - 1] + 1]) for a, b in runs if a < b] or [slice(0)]
-        return Updates(
-            users=self.users[positions],
-            num_examples=self.num_examples[positions],
-            row_splits=splits_of(self.row_counts[positions]),
-            items=torch.cat([self.items[stretch] for stretch in stretches]),
-            rows=torch.cat([self.rows[stretch] for stretch in stretches]),
-            shared=self.shared[positions],
-            l2_share=self.l2_share[positions],
-        )
+        return gather([self], positions)
 
     def sorted_by_user(self) -> Updates:
         """In ascending order of user, so that no sum depends on the order in which replies came in."""
@@ -107,7 +95,7 @@ class Updates:
         With ``common`` = λΘ the norm of g + λΘ, without making it dense:
         ‖g+λΘ‖² = ‖g‖² + 2⟨g, λΘ⟩ + ‖λΘ‖².
         """
-        squares = self._squares() + self.shared.square().sum(1)
+        squares = self.extent[1].to(self.rows.dtype) + self.shared.square().sum(1)
         if common is not None:
             inner = self.inner(common)
             constant = common.items.square().sum() + common.shared.square().sum()
@@ -161,11 +149,21 @@ class Updates:
             items.index_add_(0, self.items[block], self.rows[block] * row_weights[block])
         return Gradient(items, weights @ self.shared, float(weights @ self.l2_share))
 
-    def _squares(self) -> Tensor:
+    @property
+    def largest(self) -> Tensor:
+        """(n,) the largest absolute value in each user's item rows, NaN where one of them is; 0 for no rows."""
+        return self.extent[0]
+
+    @cached_property
+    def extent(self) -> tuple[Tensor, Tensor]:
+        """Of each user's item rows the largest absolute value (n,) and Σ_i ‖g_i‖² (n,), found in one pass."""
         if self.has_kernels:
             row_splits, _, rows = self.arrays()
-            return torch.from_numpy(sparse_sums.squared_norms(row_splits, rows)).to(self.rows.dtype)
-        return self._sum_rows(torch.linalg.vector_norm(self.rows, dim=1).square())
+            bits, summed = sparse_sums.extents(row_splits, rows, rows.view(f"i{rows.itemsize}"))
+            return torch.from_numpy(bits.view(rows.dtype)), torch.from_numpy(summed)
+        squares = self._sum_rows(torch.linalg.vector_norm(self.rows, dim=1).square())
+        largest = self.rows.abs().amax(1) if self.rows.numel() else self.rows.new_zeros(len(self.rows))
+        return squares.new_zeros(len(self)).scatter_reduce_(0, self.row_owner, largest, "amax"), squares
 
     @property
     def has_kernels(self) -> bool:
@@ -221,16 +219,35 @@ def merge(parts: Sequence[Updates]) -> Updates:
     """The users of all parts in ascending order, each row copied once. Raises ``ValueError`` for no parts."""
     if len(parts) <= 1:
         return concat(parts).sorted_by_user()
-    order = torch.cat([part.users for part in parts]).argsort()
-    counts = [part.row_counts.tolist() for part in parts]
+    return gather(parts, torch.cat([part.users for part in parts]).argsort())
+
+
+def gather(parts: Sequence[Updates], order: Tensor) -> Updates:
+    """The users at the places ``order`` (m,) among those of all parts one after another, each row copied once."""
     joined = {
         name: torch.cat([getattr(part, name) for part in parts])[order]
         for name in ("users", "num_examples", "shared", "l2_share")
     }
+    counts = torch.cat([part.row_counts for part in parts])[order]
+    ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+    owners = torch.searchsorted(ends, order.cpu(), right=True)
+    # Neighbours' rows are one stretch of memory, and whole stretches copy faster than rows one by one.
+    breaks = ((order.cpu().diff() != 1) | (owners.diff() != 0)).nonzero().flatten() + 1
+    firsts, lasts = [0, *breaks.tolist()], [*breaks.tolist(), len(order)]
+    splits, stretches = [part.row_splits.tolist() for part in parts], [(0, slice(0))]
+    for first, last in zip(firsts, lasts, strict=True):
+        if first < last:
+            owner = int(owners[first])
+            start = int(order[first] - ends[owner]) + len(parts[owner])
+            stretches.append((owner, slice(splits[owner][start], splits[owner][start + last - first])))
     for name in ("items", "rows"):
-        of_user = [rows for part, sizes in zip(parts, counts, strict=True) for rows in getattr(part, name).split(sizes)]
-        joined[name] = torch.cat([of_user[place] for place in order.tolist()])
-    return Updates(row_splits=splits_of(torch.tensor([size for sizes in counts for size in sizes])[order]), **joined)
+        joined[name] = torch.cat([getattr(parts[owner], name)[stretch] for owner, stretch in stretches])
+    gathered = Updates(row_splits=splits_of(counts), **joined)
+    if all("extent" in vars(part) for part in parts):
+        # What was measured of a user's rows stays true of their copies.
+        measured = zip(*(part.extent for part in parts), strict=True)
+        gathered.__dict__["extent"] = tuple(torch.cat(found)[order] for found in measured)
+    return gathered
 
 
 def make_updates(

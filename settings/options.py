@@ -10,12 +10,13 @@ raises ``OptionError``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -40,6 +41,13 @@ def require(condition: bool, option: str, value: object, expected: str) -> None:
     """Raise ``OptionError`` naming the option, its value and what was expected, unless the condition holds."""
     if not condition:
         raise OptionError(f"{option} = {value!r}: expected {expected}.")
+
+
+def unknown_option(name: str, known: Iterable[str]) -> str:
+    """The sentence that says that there is no such option, with the known one that is spelt most like it."""
+    alike = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {alike[0]!r}? " if alike else ""
+    return f"There is no option {name!r}: {hint}docs/options.md and robust-fedrec list options have all of them."
 
 
 @dataclass(frozen=True)

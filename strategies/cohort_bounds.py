@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ def bounded(updates: Updates, value_bound: float, model: ServerModel) -> Bounded
     limited = replace(updates, num_examples=weights) if lowered else updates
     if not value_bound or model.optimizer != "adam":
         return Bounded(limited, lowered)
-    in_rows, in_shared = _largest_in_rows(updates), _largest(updates.shared)
+    in_rows, in_shared = updates.largest, _largest(updates.shared)
     most_in_rows, most_in_shared = (value_bound * _typical(largest) for largest in (in_rows, in_shared))
     long_rows, long_shared = in_rows > most_in_rows, in_shared > most_in_shared
     if bool(long_rows.any()):
@@ -66,13 +65,3 @@ def _largest(vectors: Tensor) -> Tensor:
         return vectors.new_zeros(len(vectors))
     low, high = vectors.aminmax(dim=1)
     return torch.maximum(-low, high)
-
-
-def _largest_in_rows(updates: Updates) -> Tensor:
-    """(n,) the largest absolute value in each user's item rows; 0 for a user without rows."""
-    # A user's rows are one stretch of memory: this reads each value once and writes nothing.
-    splits = updates.row_splits.tolist()
-    stretches = (updates.rows[start:stop] for start, stop in pairwise(splits))
-    zero = updates.rows.new_zeros(())
-    ends = [torch.stack(part.aminmax()).abs().amax() if part.numel() else zero for part in stretches]
-    return torch.stack(ends)

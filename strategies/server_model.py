@@ -108,15 +108,11 @@ class ServerModel:
 
         An item may stand in ``items`` several times, each time with another gradient.
         """
-        rows = self.items.index_select(0, items)
-        updates = gradients + self._signed_decay * rows
         if self.optimizer == "sgd":
-            return rows.add(updates, alpha=self.learning_rate)
-        moments = Moments(
-            self.items_moments.first.index_select(0, items), self.items_moments.second.index_select(0, items)
-        )
-        stepped, _ = adam.step(rows, updates, moments, self.round + 1, self.learning_rate)
-        return stepped
+            rows = self.items.index_select(0, items)
+            return rows.add(gradients + self._signed_decay * rows, alpha=self.learning_rate)
+        count, decay = self.round + 1, self._signed_decay
+        return adam.preview(self.items, gradients, self.items_moments, items, count, self.learning_rate, decay)
 
     def is_finite(self) -> bool:
         """Whether every parameter is a finite number."""

@@ -51,6 +51,32 @@ def step(
 
 
 @compiled
+def preview(
+    parameter: Array,
+    gradients: Array,
+    first: Array,
+    second: Array,
+    rows: Ints,
+    count: int,
+    rate: float,
+    decay: float,
+    stepped: Array,
+) -> None:
+    """What ``step`` would make of the rows ``rows`` (r,) of ``parameter`` (n, d), each by its own gradient (r, d)."""
+    kind = parameter.dtype.type
+    fresh, kept, fresh_square, epsilon = kind(1 - BETA1), kind(BETA2), kind(1 - BETA2), kind(EPSILON)
+    scale, pace, shrink = kind(1 - BETA2**count), kind(rate / (1 - BETA1**count)), kind(decay)
+    for r in range(len(rows)):
+        theta, m, v = parameter[rows[r]], first[rows[r]], second[rows[r]]
+        gradient, into = gradients[r], stepped[r]
+        for c in range(len(theta)):
+            slope = gradient[c] + shrink * theta[c]
+            mean = m[c] + fresh * (slope - m[c])
+            square = v[c] * kept + fresh_square * slope * slope
+            into[c] = theta[c] - pace * (mean / (np.sqrt(square / scale) + epsilon))
+
+
+@compiled
 def idle(
     parameter: Array,
     first: Array,

@@ -1,4 +1,4 @@
-"""Which users' rows hold a number that the server does not accept."""
+"""Which users' items the server does not accept."""
 
 from __future__ import annotations
 
@@ -8,23 +8,6 @@ from numpy.typing import NDArray
 from models.kernels.compiled import compiled
 
 Ints = NDArray[np.int64]
-Matrix = NDArray[np.floating]
-
-
-@compiled
-def users_with_bad_values(splits: Ints, rows: Matrix, largest: float) -> NDArray[np.bool_]:
-    """(n,) whether any of a user's rows holds a NaN, an infinity, or a number beyond ± ``largest``."""
-    bad = np.zeros(len(splits) - 1, np.bool_)
-    limit = rows.dtype.type(largest)
-    for k in range(len(bad)):
-        wrong = 0
-        for r in range(splits[k], splits[k + 1]):
-            row = rows[r]
-            for c in range(len(row)):
-                # Not the other way round: a NaN is never smaller than anything.
-                wrong += not abs(row[c]) <= limit
-        bad[k] = wrong > 0
-    return bad
 
 
 @compiled

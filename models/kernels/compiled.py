@@ -49,6 +49,8 @@ def compiled_fused(function: Function) -> Function:
 
 def compilations() -> int:
     """How many kernels this process has compiled itself, not counting those that it found in the folder."""
+    if CONFIG.DISABLE_JIT:
+        return 0
     return sum(len(kernel.nopython_signatures) - sum(kernel.stats.cache_hits.values()) for kernel in _kernels)
 
 

@@ -38,13 +38,26 @@ def scaled(splits: Ints, rows: Matrix, factors: Vector) -> Matrix:
 
 
 @compiled
-def squared_norms(splits: Ints, rows: Matrix) -> NDArray[np.float64]:
-    """(n,) Σ_i ‖g_ki‖² over each user's rows."""
-    squares = np.zeros(len(splits) - 1)
-    for k in range(len(squares)):
+def extents(splits: Ints, rows: Matrix, bits: Ints) -> tuple[Ints, NDArray[np.float64]]:
+    """Of each user's rows the largest |value|, as the bits of that number (n,), and Σ_i ‖g_ki‖² (n,).
+
+    ``bits`` are the rows seen as whole numbers. Without their sign these are in the order of the numbers, and a NaN is
+    larger than all of them.
+    """
+    count, dim = len(splits) - 1, rows.shape[1]
+    largest, squares = np.zeros(count, bits.dtype), np.zeros(count)
+    magnitude = bits.dtype.type(np.iinfo(bits.dtype).max)
+    highest = np.empty(dim, bits.dtype)
+    for k in range(count):
+        highest[:] = 0
         for r in range(splits[k], splits[k + 1]):
+            row = bits[r]
+            for c in range(dim):
+                highest[c] = max(highest[c], row[c] & magnitude)
             squares[k] += squared_length(rows[r])
-    return squares
+        for c in range(dim):
+            largest[k] = max(largest[k], highest[c])
+    return largest, squares
 
 
 @compiled

@@ -51,16 +51,19 @@ class HandedMemory:
         """Write the next buffers over what was handed so far; its pages stay, which is what makes this fast."""
         self._end = 0
 
-    def add(self, buffers: Sequence[bytes | memoryview]) -> tuple[Place, Spans]:
-        """Write the buffers after what is there: where they are as a whole, and each one's place within it."""
+    def add(self, buffers: Sequence[Sequence[bytes | memoryview]]) -> tuple[Place, Spans]:
+        """Write the buffers, each in parts, after what is there: where they are as a whole, and each one's place."""
         first, spans = self._end, []
-        for buffer in buffers:
-            view = memoryview(buffer).cast("B")
-            spans.append((self._end - first, len(view)))
-            after = self._end + len(view)
-            while view:
-                view = view[os.pwrite(self._descriptor, view, after - len(view)) :]
-            self._end = -(-after // ALIGNED) * ALIGNED
+        for parts in buffers:
+            start = self._end
+            for part in parts:
+                view = memoryview(part).cast("B")
+                after = self._end + len(view)
+                while view:
+                    view = view[os.pwrite(self._descriptor, view, after - len(view)) :]
+                self._end = after
+            spans.append((start - first, self._end - start))
+            self._end = -(-self._end // ALIGNED) * ALIGNED
         size = sum(spans[-1]) if spans else 0
         return Place(os.getpid(), self._descriptor, self._inode, first, size), spans
 

@@ -10,6 +10,7 @@ import numpy as np
 import ray
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from protocol.arrays import num_bytes, parts_of
 from server.grids.handed_memory import HandedMemory, Place
 
 SHARED_FROM = 64 * 1024
@@ -28,7 +29,7 @@ class Near:
 
 
 def _size(record: ArrayRecord) -> int:
-    return sum(len(array.data) for array in record.values())
+    return sum(map(num_bytes, record.values()))
 
 
 class Outgoing:
@@ -81,7 +82,7 @@ def _laid_out(large: Mapping[str, ArrayRecord], memory: HandedMemory) -> tuple[d
     """The records with spans in place of their arrays' bytes, and where these are."""
     if not large:
         return {}, None
-    place, spans = memory.add([array.data for record in large.values() for array in record.values()])
+    place, spans = memory.add([parts_of(array) for record in large.values() for array in record.values()])
     span = iter(spans)
     packed = {
         name: {"arrays": {key: (array.dtype, array.shape, array.stype, next(span)) for key, array in record.items()}}

@@ -146,7 +146,7 @@ class RayGrid(DirectGrid):
         with suppress(OSError):
             self._probe = HandedMemory()
             secret = secrets.token_bytes(16)
-            place, _ = self._probe.add([secret])
+            place, _ = self._probe.add([[secret]])
             self._probes = {actor.is_near.remote(place, secret): actor for actor in set(self._actors.values())}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

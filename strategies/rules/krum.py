@@ -62,8 +62,8 @@ def _inner_products(updates: Updates, kind: torch.dtype) -> tuple[Tensor, Tensor
     Both are float64; each row's inner products and length are computed in ``kind``.
     """
     n = len(updates)
-    lengths = torch.linalg.vector_norm(updates.rows, dim=1, dtype=kind).double()
-    squares = lengths.new_zeros(n).index_add_(0, updates.row_owner, lengths.square())
+    squares = (updates if kind == updates.rows.dtype else replace(updates, rows=updates.rows.to(kind))).extent[1]
+    squares = squares.double().clone()
     if updates.has_kernels:
         splits, items, rows = updates.arrays(kind)
         num_items = int(items.max(initial=-1)) + 1

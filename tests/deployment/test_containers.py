@@ -23,6 +23,7 @@ from deploy.services import GPU_DEPLOY, main, node_services
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
+CONSTRAINTS = PROJECT / "constraints.txt"
 DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
 PATIENCE = 120.0
 
@@ -150,6 +151,23 @@ def test_the_image_holds_every_dependency_of_the_app() -> None:
     assert needed <= {line.partition("==")[0] for line in lines}
 
 
+def test_set_up_pins_every_dependency_by_hash_and_the_images_torch() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = [text for extra in ("dev", "results") for text in project["optional-dependencies"][extra]]
+    needed = {re.split(r"[^\w.-]", text)[0] for text in [*project["dependencies"], *extras]} - {
+        "robust-fedrec",
+        "torch",
+    }
+    pins = re.findall(
+        r"^([\w.-]+)==\S+(?: ;[^\n]*)? \\\n    --hash=sha256:\w{64}", CONSTRAINTS.read_text(), re.MULTILINE
+    )
+    assert needed <= set(pins)
+    assert len(pins) == len(re.findall(r"^\w", CONSTRAINTS.read_text(), re.MULTILINE))
+    torch = re.search(r"^TORCH := (.+)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert torch is not None
+    assert torch[1] in DOCKERFILE.read_text()
+
+
 def test_no_key_reaches_the_builder() -> None:
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
@@ -160,10 +178,10 @@ def test_the_image_is_pinned() -> None:
     lines = (PROJECT / "deploy" / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line and not line.startswith("#"))
     pinned = {line.partition("==")[0]: line.partition("==")[2] for line in lines if "==" in line}
-    for line in (PROJECT / "constraints.txt").read_text().splitlines():
-        name, separator, version = line.partition("==")
-        if separator and name in pinned:
-            assert pinned[name] == version, f"{name} is another version in constraints.txt"
+    for line in CONSTRAINTS.read_text().splitlines():
+        found = re.match(r"([\w.-]+)==([\w.]+)", line)
+        if found and found[1] in pinned:
+            assert pinned[found[1]] == found[2], f"{found[1]} is another version in constraints.txt"
     assert pinned["flwr"].startswith("1.34.")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from models.kernels import compiled
+from models.kernels import compiled, hashing
 from models.kernels.prepare import prepare
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -90,3 +90,19 @@ def test_after_preparing_nothing_is_compiled_any_more() -> None:
     before = compiled.compilations()
     prepare.__wrapped__()
     assert compiled.compilations() == before
+
+
+def test_a_user_who_turned_compilation_off_is_told_what_it_costs() -> None:
+    program = (
+        "from models.kernels import hashing, prepare; print(prepare.prepare(), int(hashing.mixed(hashing.GOLDEN)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": "", "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split() == ["0", str(int(hashing.mixed(hashing.GOLDEN)))]
+    assert "NUMBA_DISABLE_JIT" in found.stderr
