@@ -28,7 +28,6 @@ from attacks import ATTACKS, IMAGE_ATTACKS
 from benchmarks import rules as rules_benchmark
 from benchmarks import sasrec as sasrec_benchmark
 from benchmarks import training as training_benchmark
-
 from client.perturbation import perturbed
 from metrics import ranked
 from models.device import chosen
