@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import NDArray
@@ -117,31 +117,39 @@ class Updates:
 
     def scale(self, factors: Tensor) -> Updates:
         """Each user's update times its factor (n,)."""
+        _require_one_a_user(factors, len(self))
+        scaled = replace(self, shared=self.shared * factors.unsqueeze(1), l2_share=self.l2_share * factors)
         if self.has_kernels:
-            row_splits, _, values = self.arrays()
-            _require_one_a_user(factors, len(self))
-            scaled = sparse_sums.scaled(row_splits, values, _array(factors.to(self.rows.dtype)))
-            rows = torch.from_numpy(scaled)
-        else:
-            rows = self.rows * factors[self.row_owner].unsqueeze(1)
-        return replace(
-            self,
-            rows=rows,
-            shared=self.shared * factors.unsqueeze(1),
-            l2_share=self.l2_share * factors,
-        )
+            scaled.__dict__["factors"] = factors.to(self.rows.dtype)
+            scaled.__dict__["unscaled"] = scaled.__dict__.pop("rows")
+            return scaled
+        return replace(scaled, rows=self.rows * factors[self.row_owner].unsqueeze(1))
+
+    if not TYPE_CHECKING:
+        # To a type checker every name would be there.
+        def __getattr__(self, name):
+            """The rows of scaled updates: they are multiplied where somebody asks for them; a mean does without."""
+            if name != "rows" or "unscaled" not in self.__dict__:
+                raise AttributeError(name)
+            parts = (self.row_splits, self.__dict__["unscaled"], self.__dict__["factors"])
+            self.__dict__["rows"] = torch.from_numpy(sparse_sums.scaled(*map(_array, parts)))
+            return self.__dict__["rows"]
 
     def weighted_mean(self, num_items: int, weights: Tensor | None = None) -> Gradient:
         """Σ w_k g_k / Σ w_k, with w = ``num_examples`` unless ``weights`` (n,) are given."""
         weights = self.num_examples if weights is None else weights
         weights = weights.to(self.shared.dtype)
         weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-        items = self.rows.new_zeros(num_items, self.dim)
-        if self.has_kernels:
-            row_splits, touched, values = self.arrays()
+        # Updates that were scaled are multiplied as they are added: their rows need not be written for that.
+        stored = replace(self, rows=self.__dict__["unscaled"]) if "unscaled" in self.__dict__ else self
+        items = stored.rows.new_zeros(num_items, stored.dim)
+        if stored.has_kernels:
+            row_splits, touched, values = stored.arrays()
             require_items(touched, num_items)
             _require_one_a_user(weights, len(self))
-            sparse_sums.add_weighted(items.numpy(), row_splits, touched, values, _array(weights.to(items.dtype)))
+            factors = self.__dict__.get("factors", items.new_ones(len(self)))
+            shares = _array(weights.to(items.dtype))
+            sparse_sums.add_weighted(items.numpy(), row_splits, touched, values, _array(factors), shares)
             return Gradient(items, weights @ self.shared, float(weights @ self.l2_share))
         row_weights = weights[self.row_owner].unsqueeze(1)
         # A block of rows at a time: the weighted rows stay in the cache instead of becoming a second (r, d).

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -148,8 +147,8 @@ class DetectionTally:
         dropped = ~chain.kept.cpu().numpy()
         return DetectionTally(
             {**self.by_rule, **sums},
-            Counter(self.judged) + Counter(num_examples[benign].tolist()),
-            Counter(self.excluded) + Counter(num_examples[benign & dropped].tolist()),
+            _counted(self.judged, num_examples[benign].tolist()),
+            _counted(self.excluded, num_examples[benign & dropped].tolist()),
         )
 
     def buckets(self, count: int = 5) -> list[ExclusionBucket]:
@@ -172,6 +171,15 @@ class DetectionTally:
                 ExclusionBucket(int(ends[0]), int(ends[-1]), int(judged[inside].sum()), int(excluded[inside].sum()))
             )
         return made
+
+
+def _counted(counts: Mapping[int, int], values: Iterable[int]) -> dict[int, int]:
+    """The counts with one more of each of the values."""
+    # Hundreds of numbers are counted in a run, and a round adds a few dozen: a Counter's sum visits all of them.
+    more = dict(counts)
+    for value in values:
+        more[value] = more.get(value, 0) + 1
+    return more
 
 
 def _ratio(part: float, total: float) -> float:

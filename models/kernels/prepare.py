@@ -53,7 +53,7 @@ def _cohort() -> None:
 def _updates() -> None:
     splits, items, rows = np.array([0, 1]), np.zeros(1, np.int64), np.zeros((1, 1), np.float32)
     weights = np.ones(1, np.float32)
-    sparse_sums.add_weighted(np.zeros_like(rows), splits, items, rows, weights)
+    sparse_sums.add_weighted(np.zeros_like(rows), splits, items, rows, weights, weights)
     sparse_sums.scaled(splits, rows, weights)
     sparse_sums.extents(splits, rows, rows.view(np.int32))
     sparse_sums.inner_products(splits, items, rows, rows)

@@ -14,14 +14,14 @@ Vector = NDArray[np.floating]
 
 
 @compiled
-def add_weighted(total: Matrix, splits: Ints, items: Ints, rows: Matrix, weights: Vector) -> None:
-    """Add w_k · g_k to ``total`` (num_items, d) for every user k, users in order."""
+def add_weighted(total: Matrix, splits: Ints, items: Ints, rows: Matrix, factors: Vector, weights: Vector) -> None:
+    """Add w_k · (f_k g_k) to ``total`` (num_items, d) for every user k, users in order."""
     for k in range(len(weights)):
-        weight = weights[k]
+        factor, weight = factors[k], weights[k]
         for r in range(splits[k], splits[k + 1]):
             row, sum_ = rows[r], total[items[r]]
             for c in range(rows.shape[1]):
-                sum_[c] += weight * row[c]
+                sum_[c] += weight * (row[c] * factor)
 
 
 @compiled
