@@ -48,7 +48,7 @@ def kept(store: Store) -> dict[str, Any]:
             "users": users.tolist(),
             "rounds": last.tolist(),
             "vectors": values.tobytes(),
-            "attack": store.attack(),
+            "attack": (store.attack(), store.attack_memory()),
             "newest": store.newest(),
         }
 
