@@ -91,7 +91,7 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
     nodes = num_nodes(config)
     options = config.options
     placement = Placement(nodes, options.cpus_per_node, options.gpus_per_node, together=options.nodes_per_process)
-    _require_room(placement)
+    require_room(placement)
     app_dir = Path(__file__).resolve().parents[2]
     run_config = dict(context.run_config)
     if options.device == "auto":
@@ -104,8 +104,11 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
         engine.close()
 
 
-def _require_room(placement: Placement) -> None:
-    """Refuse a run whose actors ask for more than the cluster has: Ray would wait for it in silence."""
+def require_room(placement: Placement) -> None:
+    """Refuse a run whose actors ask for more than the cluster has: Ray would wait for it in silence.
+
+    Raises ``OptionError``.
+    """
     import ray
 
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]  # type: ignore[no-untyped-call]

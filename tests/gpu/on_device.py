@@ -1,27 +1,19 @@
-"""What runs on a GPU, run on one: a real one where torch finds it, else the emulated one.
+"""What runs on a GPU, run on one: a real one, or an emulated one, a module that is loaded before torch.
 
-    python -m pytest tests/gpu/on_device.py
-
-A process of its own, because the emulation must be loaded before torch: ``test_emulated.py`` starts it in the suite.
+python -m pytest tests/gpu/on_device.py                       # a real one
+python -m pytest -p emulated_device tests/gpu/on_device.py    # its folder in PYTHONPATH
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-_ASKED = [sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]
-REAL = subprocess.run(_ASKED, check=False).returncode == 0
-if not REAL:
-    import emulated_device
-
 import numpy as np
+import pytest
 import torch
 
 from attacks import ATTACKS, IMAGE_ATTACKS
@@ -39,6 +31,11 @@ from strategies.chain import compose
 from strategies.rule import ServerView
 from strategies.rules.fl_wbc import FlWbcOptions
 
+EMULATED: Any = sys.modules.get("emulated_device")
+pytestmark = pytest.mark.skipif(
+    EMULATED is None and not torch.cuda.is_available(), reason="torch finds no GPU, and none is emulated"
+)
+
 RECOMMENDERS = ("mf", "sasrec", "ncf")
 SMALL: dict[str, Scalar] = {
     "engine": "local",
@@ -53,11 +50,12 @@ SMALL: dict[str, Scalar] = {
     "max-length": 8,
     "num-clients": 6,
     "target-items": "coldest:2",
+    "public-share": 0.1,
     "local-epochs": 1,
     "checkpoint-every": 0,
     "tracker": "none",
 }
-IMAGES: dict[str, Scalar] = {"target-items": "", "dataset": "synthetic-images", "model": "lenet"}
+IMAGES: dict[str, Scalar] = {"target-items": "", "public-share": 0.0, "dataset": "synthetic-images", "model": "lenet"}
 
 
 WITHOUT_VALIDATION = [name for name in RULES if name not in ("accuracy-check", "fltrust")]
@@ -73,10 +71,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def gpu() -> Iterator[Any]:
     """The device for one test; what it was asked to do where it is emulated."""
-    if REAL:
+    if EMULATED is None:
         yield None
         return
-    with emulated_device.EmulatedCuda() as device:
+    with EMULATED.EmulatedCuda() as device:
         yield device
 
 
@@ -87,11 +85,6 @@ def trained(tmp_path: Path, gpu: Any, **options: Scalar) -> None:
     assert (summary["skipped_rounds"], summary["failed_answers"], summary["rejected"]) == (0, 0, {})
     if gpu is not None:
         assert gpu.ledger.kernels, "Nothing ran on the device."
-
-
-@pytest.mark.skipif(REAL, reason="of the emulation")
-def test_the_emulation_refuses_what_cuda_refuses() -> None:
-    emulated_device.example()
 
 
 def test_a_planted_mistake_ends_the_training(tmp_path: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
