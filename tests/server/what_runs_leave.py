@@ -48,7 +48,8 @@ def kept(store: Store) -> dict[str, Any]:
             "users": users.tolist(),
             "rounds": last.tolist(),
             "vectors": values.tobytes(),
-            "attack": (store.attack(), store.attack_memory()),
+            "attack": store.attack(),
+            "memory": store.attack_memory(),
             "newest": store.newest(),
         }
 
