@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers test-flower lint types bench data clean
+.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers test-flower test-gpu lint types bench data clean
 
 setup: $(STAMP)
 
@@ -68,6 +68,10 @@ hostile-node: setup
 # docker-compose.yml on a container engine, Docker or podman's socket (DOCKER_HOST); IMAGE=… takes one that is built.
 test-containers: setup
 	ROBUST_FEDREC_CONTAINERS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -rs tests/deployment/test_compose.py
+
+# What runs on a GPU, on a real one where torch finds it, else on the emulated one.
+test-gpu: setup
+	PYTHONPATH=.:tests/gpu OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p emulated_device tests/gpu/on_device.py
 
 lint: setup
 	$(BIN)/ruff check .

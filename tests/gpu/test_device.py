@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -18,8 +19,8 @@ from settings.options import OptionError, read
 from settings.run import RunOptions
 
 HERE = Path(__file__).resolve().parent
-EMULATION = os.environ.get("ROBUST_FEDREC_EMULATED_DEVICE", "")
-"""The path of ``emulated_device.py``: a CUDA device made of CPU memory, which is no part of this project."""
+EMULATION = HERE / "emulated_device.py"
+"""A CUDA device made of CPU memory."""
 
 QUICK = (
     "planted or of_an_option or noise_has or (recommenders and none) or (recommenders and cluster and mf) "
@@ -27,12 +28,11 @@ QUICK = (
 )
 
 
-@pytest.mark.skipif(not EMULATION, reason="ROBUST_FEDREC_EMULATED_DEVICE names no emulation of a GPU")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulated device is compiled, and there is no g++")
 def test_trainings_on_an_emulated_gpu() -> None:
     """In a process of its own: the emulation must be loaded before torch."""
-    path = Path(EMULATION).resolve()
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", path.stem]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(path.parent)])}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", EMULATION.stem]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     done = subprocess.run(
         [*command, str(HERE / "on_device.py"), "-k", QUICK],
         cwd=HERE.parents[1],
