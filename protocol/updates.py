@@ -118,6 +118,7 @@ class Updates:
     def scale(self, factors: Tensor) -> Updates:
         """Each user's update times its factor (n,)."""
         _require_one_a_user(factors, len(self))
+        require_splits(_array(self.row_splits.cpu()), len(self), len(self.rows))
         scaled = replace(self, shared=self.shared * factors.unsqueeze(1), l2_share=self.l2_share * factors)
         if self.has_kernels:
             scaled.__dict__["factors"] = factors.to(self.rows.dtype)

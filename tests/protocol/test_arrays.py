@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -34,6 +35,22 @@ def test_a_tensor_survives_the_wire(kind: torch.dtype, shape: list[int], seed: i
     written = io.BytesIO()
     np.save(written, values.numpy(), allow_pickle=False)
     assert torch.equal(to_tensor(array_of(written.getvalue()), KINDS[kind], len(shape)), values)
+
+
+def test_a_tensor_of_this_process_goes_to_others_as_a_plain_array() -> None:
+    values = torch.arange(6, dtype=torch.float32).view(2, 3)
+    array = to_array(values)
+    assert to_tensor(array, np.float32, 2).data_ptr() == values.data_ptr()
+    for sent in (Array.inflate(array.deflate(), children=array.children), pickle.loads(pickle.dumps(array))):
+        assert type(sent) is Array
+        assert np.array_equal(sent.numpy(), values.numpy())
+    for kind, dims in ((np.int64, 2), (np.float32, 1)):
+        with pytest.raises(UnreadableError):
+            to_tensor(array, kind, dims)
+    # Whoever replaces the bytes is read by these, whatever the tensor was.
+    array.data = b"others"
+    with pytest.raises(UnreadableError):
+        to_tensor(array, np.float32, 2)
 
 
 @given(raw_arrays, st.sampled_from(list(KINDS.values())), st.integers(1, 2))

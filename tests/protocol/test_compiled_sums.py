@@ -58,10 +58,22 @@ def test_sums_are_those_of_the_dense_updates(kind: torch.dtype, error: float, da
         (updates.norms(), whole.square().sum((1, 2)).sqrt()),
         (updates.inner(common), (whole * table.double()).sum((1, 2))),
         (updates.weighted_mean(NUM_ITEMS).items, torch.einsum("n,nid->id", weights, whole)),
+        (scaled.weighted_mean(NUM_ITEMS).items, torch.einsum("n,nid->id", weights * torch.arange(len(updates)), whole)),
         (dense(scaled), whole * torch.arange(len(updates)).view(-1, 1, 1)),
         (squared_distances(updates), distances),
     ):
         torch.testing.assert_close(found.double(), expected, rtol=error, atol=error * 10)
+
+
+@given(some_updates(), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_a_mean_of_scaled_updates_is_that_of_their_rows_to_the_bit(updates: Updates, seed: int) -> None:
+    factors = torch.from_numpy(np.random.default_rng(seed).random(len(updates))).float()
+    scaled = updates.scale(factors)
+    mean = scaled.weighted_mean(NUM_ITEMS).items
+    rows = updates.rows * factors[updates.row_owner].unsqueeze(1)
+    assert torch.equal(mean, replace(updates, rows=rows).weighted_mean(NUM_ITEMS).items)
+    assert torch.equal(scaled.rows, rows)
 
 
 def test_narrow_rows_are_summed_by_torch() -> None:
