@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers test-flower test-gpu lint types bench data clean
+.PHONY: certificates deploy-local setup demo test check fuzz soak hostile-node test-containers test-flower test-gpu lint types bench data clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,11 @@ demo: setup
 JOBS ?= 2
 test: setup
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# Before a commit: lint, types, and the tests that start no federation.
+check: lint types
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+		tests/attacks tests/data tests/metrics tests/models tests/protocol tests/settings tests/strategies
 
 # The tests that a release of Flower can break, on another one than the pinned, in an environment of its own:
 # make test-flower FLOWER=1.42.0
