@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A CPU build of this version that is there already stays.
+TORCH := torch==2.13.0
 
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test fuzz soak hostile-node test-containers test-flower lint types bench data clean
+.PHONY: certificates deploy-local setup demo test check fuzz soak hostile-node test-containers test-flower test-gpu lint types bench data clean
 
 setup: $(STAMP)
 
@@ -16,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt deploy/environment.py deploy/startup.py
 	@test -e $(BIN)/python || rm -f $(BIN)/python*
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "Python's venv and pip are needed (on Debian and Ubuntu: the package python3-venv)."; exit 1; }
 	@echo "Installing into $(VENV); what is there already stays."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	$(PIP) --no-deps --require-hashes -r constraints.txt
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps --editable .
 	@$(BIN)/python -m deploy.environment
 	@touch $@
 
@@ -29,6 +33,11 @@ demo: setup
 JOBS ?= 2
 test: setup
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# Before a commit: lint, types, and the tests that start no federation.
+check: lint types
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+		tests/attacks tests/data tests/metrics tests/models tests/protocol tests/settings tests/strategies
 
 # The tests that a release of Flower can break, on another one than the pinned, in an environment of its own:
 # make test-flower FLOWER=1.42.0
@@ -64,6 +73,10 @@ hostile-node: setup
 # docker-compose.yml on a container engine, Docker or podman's socket (DOCKER_HOST); IMAGE=… takes one that is built.
 test-containers: setup
 	ROBUST_FEDREC_CONTAINERS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -rs tests/deployment/test_compose.py
+
+# What runs on a GPU, on a real one where torch finds it, else on the emulated one.
+test-gpu: setup
+	PYTHONPATH=.:tests/gpu OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p emulated_device tests/gpu/on_device.py
 
 lint: setup
 	$(BIN)/ruff check .

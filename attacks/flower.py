@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -31,7 +32,8 @@ def first_nodes(fraction: float) -> Callable[[Context], bool]:
 
     def malicious(context: Context) -> bool:
         partition, count = (int(context.node_config[name]) for name in ("partition-id", "num-partitions"))
-        return partition < round(fraction * count)
+        # Rounded first: 0.07 · 100 is 7.000000000000001.
+        return partition < math.ceil(round(fraction * count, 9))
 
     return malicious
 

@@ -156,6 +156,7 @@ def byzfl_rules(module: ModuleType, f: int) -> dict[str, Callable[[torch.Tensor]
         "meamed": module.Meamed(f),
         "nnm": lambda rows: module.NNM(f)(rows).mean(0),
         "nnm+trimmed-mean": lambda rows: module.TrMean(f)(module.NNM(f)(rows)),
+        "nnm+multi-krum": lambda rows: module.MultiKrum(f)(module.NNM(f)(rows)),
         "bucketing+median": lambda rows: module.Median()(module.Bucketing(2)(rows)),
     }
 

@@ -58,8 +58,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--max-batch-tokens", type=int, default=4096)
     parser.add_argument("--alternatives", action="store_true")
+    parser.add_argument("--device", help="only this one: cpu, cuda")
     options = parser.parse_args()
-    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+    found = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in [options.device] if options.device else found:
         tokens = options.max_batch_tokens if device == "cpu" else 1 << 16
         rounds = [_to(item, device) for item in _rounds(options.rounds)]
         print(f"{_machine(device)}; dropout {DROPOUT}, at most {tokens} positions at a time")
@@ -159,8 +161,10 @@ def _report_profile(method: Method, rounds: list[Round], device: str) -> None:
             method(item)
     times = {event.key: (event.self_cpu_time_total, event.count) for event in profiler.key_averages()}
     if device == "cuda":
-        times = {event.key: (event.self_device_time_total, event.count) for event in profiler.key_averages()}
-    total = sum(spent for spent, _ in times.values())
+        # A kernel's time stands at the operation that started it, and once more at the kernel's own event.
+        started = [event for event in profiler.key_averages() if event.device_type.name == "CPU"]
+        times = {event.key: (event.self_device_time_total, event.count) for event in started}
+    total = sum(spent for spent, _ in times.values()) or 1
     kind_of = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
     kinds = dict.fromkeys([*KINDS, "the rest"], 0.0)
     for name, (spent, _) in times.items():

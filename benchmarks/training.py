@@ -12,6 +12,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,7 +57,11 @@ class Federation:
             self.store.begin_round(server_round)
             self.store.forget(server_round - 1)
             reply = self.learner.train(GlobalModel(self.model.items, self.model.shared), request)
-        self.model = self.model.step(reply.updates.weighted_mean(self.shard.num_items))
+        # A node answers in host memory, wherever it trains.
+        mean = reply.updates.weighted_mean(self.shard.num_items)
+        self.model = self.model.step(
+            replace(mean, items=mean.items.to(self.device), shared=mean.shared.to(self.device))
+        )
 
 
 class Client(torch.nn.Module):

@@ -33,6 +33,11 @@ class ClientConfig:
         return read(FlWbcOptions, self.run_config, PREFIX) if is_chosen(self.run.defense) else None
 
     @property
+    def device(self) -> str:
+        """The node's own device, else the run's."""
+        return self.node.device or self.run.device
+
+    @property
     def data_dir(self) -> str | None:
         """The node's own data directory, else the run's, else the default."""
         return self.node.data_dir or self.run.data_dir or None

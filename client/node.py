@@ -25,6 +25,7 @@ from metrics import METRICS
 from metrics.metric import Metric
 from metrics.targeted import TargetRanking
 from models import MODELS
+from models.device import chosen, described, deterministic
 from models.recommenders.recommender import make_recommender
 from protocol.fingerprint import code_fingerprint
 from protocol.requests import Agreement, EvaluateRequest, GlobalModel, Hosted, LossOptions, TrainRequest
@@ -42,7 +43,8 @@ class Node:
         kind = learner_class(config.run.model)
         self.hosting: Hosting = kind.hosting(config, agreement)
         self._users = HostedUsers(self.hosting.users, self.hosting.ids)
-        self.learner: Learner = kind.of_node(self.hosting, self.private, config, _device(config.node.device))
+        self.device = chosen(config.device, MODELS[config.run.model].for_gpu)
+        self.learner: Learner = kind.of_node(self.hosting, self.private, config, self.device)
 
     def hosted(self, attack_metrics: bool = False) -> Hosted:
         """What the node says of itself.
@@ -55,7 +57,15 @@ class Node:
             if attack.knows_public:
                 public_interactions(self.config)
         users, malicious = torch.from_numpy(here.users), torch.from_numpy(here.malicious)
-        return Hosted(users, malicious, here.num_users, here.num_items, code_fingerprint(), here.data_digest)
+        return Hosted(
+            users,
+            malicious,
+            here.num_users,
+            here.num_items,
+            code_fingerprint(),
+            here.data_digest,
+            described(self.device),
+        )
 
     def metrics(self, request: EvaluateRequest) -> tuple[Metric, ...]:
         """What the node counts in an evaluation, with the attack's own metrics and targets where they are asked for."""
@@ -84,7 +94,8 @@ class Node:
             store.forget(request.keep_from)
             note = about(self.config, self.hosting.num_users, request)
             keep_about(store, note, self._users, evaluated=not training)
-            yield
+            with deterministic(self.device, self.config.run.deterministic):
+                yield
 
     def private(self, run: str, dim: int) -> PrivateVectors:
         """The users' private vectors in a run."""
@@ -187,9 +198,3 @@ def _forget_other_runs(run_id: int) -> None:
         del _nodes[other]
     for kept in [known for known in _stores if known[0] != run_id]:
         del _stores[kept]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)

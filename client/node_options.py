@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from settings.options import option, require
+from settings.run import DEVICE, DEVICE_IN_WORDS
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,12 @@ class NodeOptions:
         "", "a file of the node's own, whose users it hosts instead; with the role attacker all of them are malicious"
     )
     columns: str = option("", "which of that file's columns are which, as the run's option of that name")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, …")
+    device: str = option(
+        "",
+        'where the node computes: auto, cpu, cuda, cuda:1, …; "": as the run says',
+        matches="|" + DEVICE,
+        expected=f'{DEVICE_IN_WORDS}, or "" for what the run says',
+    )
     state_dir: str = option("", 'where private vectors are kept; memory: nowhere; "": where the run says')
     data_dir: str = option("", "where the run's data set is, if elsewhere than the run says")
     resident_seconds: float = option(

@@ -28,9 +28,9 @@ def perturbed(
     width, shared_size = updates.dim, updates.shared.shape[1]
     counts = updates.row_counts * width + shared_size
     words = draws.raw(seed, Stream.LOCAL_NOISE, server_round, updates.users.tolist(), counts.tolist())
-    noise = torch.from_numpy(_laplace(draws.uniform(words), options.noise)).to(updates.rows.dtype)
-    of_rows = torch.ones(len(noise), dtype=torch.bool)
-    shared_places = counts.cumsum(0).unsqueeze(1) - shared_size + torch.arange(shared_size)
+    noise = torch.from_numpy(_laplace(draws.uniform(words), options.noise)).to(updates.rows)
+    of_rows = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
+    shared_places = counts.cumsum(0).unsqueeze(1) - shared_size + torch.arange(shared_size, device=noise.device)
     of_rows[shared_places.flatten()] = False
 
     squares = updates.rows.square()

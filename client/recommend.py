@@ -146,7 +146,7 @@ def _titles(interactions: Interactions) -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     """``python -m client.recommend``."""
     parser = argparse.ArgumentParser(
-        prog="python -m client.recommend", description="Recommend to a user of this node, without a server."
+        prog="robust-fedrec recommend", description="Recommend to a user of this node, without a server."
     )
     parser.add_argument("--state-dir", type=Path, required=True, help="the node's state-dir, or a run's folder in it")
     parser.add_argument("--model", type=Path, required=True, help="the run's model.safetensors")

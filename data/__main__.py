@@ -16,7 +16,7 @@ from settings.options import OptionError
 
 def main(arguments: list[str] | None = None) -> int:
     """The command's exit status: 0, or 1 where the data set cannot be had."""
-    parser = argparse.ArgumentParser(prog="python -m data", description="Prepare a data set and print its card.")
+    parser = argparse.ArgumentParser(prog="robust-fedrec data", description="Prepare a data set and print its card.")
     parser.add_argument("dataset", help=f"{', '.join(data.DATASETS)}, or a file ending in {', '.join(data.FORMATS)}")
     parser.add_argument("--data-dir", help="where data sets are kept (ROBUST_FEDREC_DATA, else ~/.cache/robust-fedrec)")
     parser.add_argument("--columns", default="", help=f"what a file's columns are called, such as {EXAMPLE!r}")

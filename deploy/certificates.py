@@ -202,7 +202,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """``python -m deploy.certificates``."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.certificates", description="Make a federation's keys.")
+    parser = argparse.ArgumentParser(prog="robust-fedrec deploy certificates", description="Make a federation's keys.")
     parser.add_argument("--directory", type=Path, default=KEYS, help=f"where they go (default: {KEYS})")
     parser.add_argument("--host", action="append", default=[], help="a name or address of the server; may be repeated")
     parser.add_argument("--nodes", type=int, default=3, help="how many benign nodes: benign-0, benign-1, …")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
+import robust_fedrec
 from deploy.certificates import make_certificates
 from deploy.federation import Federation, TomlScalar, local_place
 from deploy.processes import Processes, interruptible
@@ -42,6 +44,12 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
     output = Path(str(options.setdefault("output-dir", str(folder / "runs"))))
     options["output-dir"] = str(absolute("output-dir", output))
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/summary.json")}
+    print(
+        f"A federation of {benign} benign nodes and {_attackers(attackers)}: attack = {options.get('attack')}, "
+        f"defense = {options.get('defense')}.\n"
+        f"Results: {options['output-dir']}; what the processes log: {folder / 'logs'}",
+        flush=True,
+    )
     with interruptible(), Processes(folder / "logs") as processes:
         federation = Federation(local_place(folder, keys), processes)
         print("Starting a SuperLink.", flush=True)
@@ -51,11 +59,33 @@ def run_locally(options: dict[str, TomlScalar], benign: int, attackers: int, fol
             node: dict[str, TomlScalar] = {"role": role, "partition-id": index, "num-partitions": count}
             federation.start_node(key, {**node, "state-dir": str(folder / "state" / key)})
         subprocess.run(
-            federation.run_command(PROJECT, options), env=federation.environment, check=False, stdin=subprocess.DEVNULL
+            federation.run_command(app_in(folder), options),
+            env=federation.environment,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     # A run that is resumed writes its summary anew.
     made = [path for path in output.glob("*/summary.json") if path.stat().st_mtime_ns != before.get(path)]
     return _report(made, folder)
+
+
+def app_in(folder: Path, project: Path = PROJECT) -> Path:
+    """The folder that Flower makes its bundle of: the project, or of an installed wheel a copy in ``folder``.
+
+    A wheel has the package ``robust_fedrec`` outside of the folder with the others.
+    """
+    name = robust_fedrec.__name__
+    if (project / name).is_dir():
+        return project
+    app = folder / "app"
+    shutil.copytree(project, app, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (app / name).mkdir(exist_ok=True)
+    shutil.copy(str(robust_fedrec.__file__), app / name)
+    return app
+
+
+def _attackers(number: int) -> str:
+    return "1 attacker's node" if number == 1 else f"{number} attackers' nodes"
 
 
 def _report(summaries: list[Path], folder: Path) -> int:
@@ -84,7 +114,7 @@ def _options(texts: list[str]) -> dict[str, TomlScalar]:
 
 def main(arguments: list[str] | None = None) -> int:
     """``python -m deploy.local``."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.local", description="Run a whole federation here.")
+    parser = argparse.ArgumentParser(prog="robust-fedrec deploy local", description="Run a whole federation here.")
     parser.add_argument("options", nargs="*", metavar="name=value", help="options of the run, as in pyproject.toml")
     parser.add_argument("--nodes", type=int, default=3, help="benign nodes")
     parser.add_argument("--attackers", type=int, default=1, help="attacker's nodes")

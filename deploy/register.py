@@ -55,7 +55,7 @@ def register(
 
 def main(arguments: list[str] | None = None) -> None:
     """``python -m deploy.register``."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.register", description="Let nodes in.")
+    parser = argparse.ArgumentParser(prog="robust-fedrec deploy register", description="Let nodes in.")
     parser.add_argument("connection", help="a connection of $FLWR_HOME/config.toml")
     parser.add_argument("--allowed", type=Path, default=KEYS / "allowed-nodes", help="public keys, one a line")
     chosen = parser.parse_args(arguments)

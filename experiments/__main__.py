@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    about = "The demo, the papers' tables and figures, a run's page, a replay."
+    made = argparse.ArgumentParser(prog="robust-fedrec experiments", description=about)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="three short runs on the embedded data set: honest, attacked, defended")
     demo.add_argument("--output", type=Path, default=Path("runs"), help="folder for the results (runs)")
@@ -101,7 +102,9 @@ def parser() -> argparse.ArgumentParser:
     users.set_defaults(run=_users)
     report = commands.add_parser("report", help="one HTML page about a run, or comparing several")
     report.add_argument("directories", metavar="RUN", type=Path, nargs="+")
-    report.add_argument("--output", type=Path, help="the file (report.html in the first run's directory)")
+    report.add_argument(
+        "--output", type=Path, help="the file (report.html in the run's folder; of several: comparison.html)"
+    )
     report.set_defaults(run=_report)
     return made
 
@@ -110,7 +113,11 @@ def parser() -> argparse.ArgumentParser:
 def _demo(asked: argparse.Namespace) -> int:
     from experiments.demo import demo
 
-    return demo(asked.output, asked.rounds, asked.seed, asked.engine)
+    try:
+        return demo(asked.output, asked.rounds, asked.seed, asked.engine)
+    except KeyboardInterrupt:
+        print("\rInterrupted. The demo does not go on later: it takes minutes, start it again.", file=sys.stderr)
+        return 130
 
 
 def _grid(asked: argparse.Namespace) -> int:

@@ -22,7 +22,8 @@ class ModelCard:
     (channels, size, num_classes); imported when it is needed, so that a process loads no other.
     ``learning_rate``: the paper's (appendix), or FedAvg's server rate; ``defaults``: other options whose usual value
     depends on the model, for runs that leave them at 0. ``task``: what it is trained for; ``offers``: what of ITEM_ROWS
-    and VALIDATION_SET its rules may count on; ``weight_decay``: whether its loss has the L2 term of Eq. 1.
+    and VALIDATION_SET its rules may count on; ``weight_decay``: whether its loss has the L2 term of Eq. 1;
+    ``for_gpu``: whether a node that finds a GPU trains it there unasked.
     """
 
     place: str
@@ -31,6 +32,7 @@ class ModelCard:
     task: Literal["recommendation", "classification"] = "recommendation"
     offers: frozenset[str] = frozenset({ITEM_ROWS})
     weight_decay: bool = True
+    for_gpu: bool = False
 
 
 def _classifier(place: str, norm_bound: float) -> ModelCard:
@@ -41,6 +43,7 @@ def _classifier(place: str, norm_bound: float) -> ModelCard:
         task="classification",
         offers=frozenset({VALIDATION_SET}),
         weight_decay=False,
+        for_gpu=True,
     )
 
 
@@ -54,6 +57,7 @@ MODELS = {
         "models.recommenders.sasrec_recommender:SasRec",
         learning_rate=1e-3,
         defaults={"norm-bound-threshold": 1.5},
+        for_gpu=True,
     ),
     "ncf": ModelCard(
         "models.recommenders.ncf:Ncf",

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOMS = (
-    "draws.py", "robust_fedrec", "settings", "data", "models", "metrics", "protocol", "attacks", "strategies", "client",
+    "draws.py", "settings", "data", "models", "metrics", "protocol", "attacks", "strategies", "client",
 )  # fmt: skip
 """What a node's answers depend on: the files and folders that it imports from."""
 

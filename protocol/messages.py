@@ -182,6 +182,7 @@ def hosted_content(hosted: Hosted) -> RecordDict:
         "num-items": hosted.num_items,
         "code": hosted.code,
         "data-digest": hosted.data_digest,
+        "device": hosted.device[:LONGEST_TEXT],
     }
     columns = _record({"users": hosted.users, "malicious": hosted.malicious})
     return RecordDict({"hosted": columns, "sizes": ConfigRecord(sizes)})
@@ -191,7 +192,7 @@ def read_hosted(content: RecordDict) -> Hosted:
     """The inverse of ``hosted_content``. Raises ``UnreadableError``."""
     arrays, sizes = _arrays(content, "hosted"), _config(content, "sizes")
     num_users, num_items = _whole(sizes, "num-users"), _whole(sizes, "num-items")
-    code, data_digest = sizes.get("code"), sizes.get("data-digest")
+    code, data_digest, device = sizes.get("code"), sizes.get("data-digest"), sizes.get("device")
     _check_size(content, 2 * MOST_BEFORE_NUMBERS + 9 * num_users)
     users = to_tensor(_named(arrays, "users"), np.int64, 1)
     malicious = to_tensor(_named(arrays, "malicious"), np.bool_, 1)
@@ -199,11 +200,13 @@ def read_hosted(content: RecordDict) -> Hosted:
         raise UnreadableError("no fingerprint of its program")
     if not isinstance(data_digest, str) or len(data_digest) > LONGEST_TEXT:
         raise UnreadableError("no digest of its data")
+    if not isinstance(device, str) or len(device) > LONGEST_TEXT:
+        raise UnreadableError("no name of its device")
     if len(users) != len(malicious) or bool(((users < 0) | (users >= num_users)).any()):
         raise UnreadableError("users that do not fit the sizes stated")
     if len(torch.unique(users)) != len(users):
         raise UnreadableError("a user that it claims twice")
-    return Hosted(users, malicious, num_users, num_items, code, data_digest)
+    return Hosted(users, malicious, num_users, num_items, code, data_digest, device)
 
 
 def size_of(content: RecordDict) -> int:

@@ -92,7 +92,7 @@ class Hosted:
     ``users`` (n,) int64. ``malicious`` (n,) bool serves measurement alone: it says which users the
     simulated attacker controls; a real one would not tell, and no rule sees it. ``code``: a fingerprint of
     the program that the node runs; ``data_digest``: of its users' ids and split and of the items' ids
-    (``data.digest.shard_digest``), "" where the model has no such data.
+    (``data.digest.shard_digest``), "" where the model has no such data; ``device``: what it computes on, for people.
     """
 
     users: Tensor
@@ -101,6 +101,7 @@ class Hosted:
     num_items: int
     code: str
     data_digest: str = ""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

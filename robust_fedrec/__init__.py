@@ -6,11 +6,18 @@ comes before them, and the import would fail somewhere else, without saying why.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-PROJECT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from robust_fedrec.simulated import Run
+
+_PACKED = Path(__file__).resolve().parent / "packages"
+PROJECT = _PACKED if _PACKED.is_dir() else Path(__file__).resolve().parent.parent
+"""The folder with this project's packages; an installed wheel has it inside of this package."""
 
 IMPORTS: dict[str, tuple[str, ...]] = {
     "settings": (),
@@ -38,12 +45,32 @@ IMPORTS: dict[str, tuple[str, ...]] = {
 """Which packages of this program each of its packages imports."""
 
 
+def put_project_first() -> None:
+    """Here, and in the processes that this one starts, which otherwise look in the current folder first."""
+    project = str(PROJECT)
+    sys.path[:] = [project, *(path for path in sys.path if path != project)]
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != project]
+    os.environ["PYTHONPATH"] = os.pathsep.join([project, *others])
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def simulate(**options: bool | float | str) -> Run:
+    """Train once in simulation; options are those of ``docs/options.md``, with "_" for "-".
+
+    Raises ``settings.options.OptionError`` for an option that does not exist or has a wrong value.
+    """
+    put_project_first()
+    from robust_fedrec.simulated import simulated
+
+    return simulated(options)
+
+
 def require_own(package: str) -> None:
     """Raise ``ImportError`` that names the file in the way where ``package`` would import another program's."""
     for name in IMPORTS[package]:
         found = _found(name)
         # A copy of this program in another place is one, too: a bundle that Flower unpacked, say.
-        if found is not None and not (_folder_of(found) / Path(__file__).parent.name / "__init__.py").is_file():
+        if found is not None and not _is_own(_folder_of(found)):
             raise ImportError(
                 f"Found {found} instead of the project's {name!r}: a file of that name stands before it where Python "
                 "looks for modules. Rename the file, start from another folder, or use the command robust-fedrec, "
@@ -60,6 +87,10 @@ def _found(name: str) -> Path | None:
         spec = PathFinder.find_spec(name)
         origin = None if spec is None else spec.origin
     return Path(origin).resolve() if origin else None
+
+
+def _is_own(folder: Path) -> bool:
+    return folder == PROJECT or (folder / Path(__file__).parent.name / "__init__.py").is_file()
 
 
 def _folder_of(found: Path) -> Path:

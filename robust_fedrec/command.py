@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
-from robust_fedrec import PROJECT
+from robust_fedrec import put_project_first
 
 COMMANDS = {
-    "experiments": ("experiments.__main__", "the demo, the papers' tables and figures, a run's page, a replay"),
+    "run": ("robust_fedrec.run", "train once, in simulation: robust-fedrec run dataset=ml-1m attack=cluster"),
+    "list": ("robust_fedrec.listing", "the names of attacks, defenses, models, datasets or options"),
+    "report": ("experiments.__main__", "one HTML page about a run, or comparing several"),
+    "experiments": ("experiments.__main__", "the demo, the papers' tables and figures, a grid of your own, a replay"),
     "data": ("data.__main__", "prepare a data set and print its card"),
     "recommend": ("client.recommend", "recommend to a user of this node, without a server"),
-    "report": ("experiments.__main__", "one HTML page about a run, or comparing several"),
-    "certificates": ("deploy.certificates", "make a federation's keys and certificates"),
-    "deploy-local": ("deploy.local", "a whole federation on this machine, for one run"),
-    "register": ("deploy.register", "let nodes in by their keys"),
+    "deploy local": ("deploy.local", "a whole federation on this machine, for one run"),
+    "deploy certificates": ("deploy.certificates", "make a federation's keys and certificates"),
+    "deploy register": ("deploy.register", "let nodes in by their keys"),
+    "doctor": ("robust_fedrec.doctor", "check this environment, and say what to do"),
+    "completion": ("robust_fedrec.completion", 'let the shell complete: eval "$(robust-fedrec completion bash)"'),
 }
 """Each command's module, whose ``main`` takes its arguments, and what it is for."""
 
@@ -29,23 +32,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(_help())
         return 0 if given else 2
-    name, *rest = given
+    words = 2 if given[0] == "deploy" else 1
+    name, rest = " ".join(given[:words]), given[words:]
     if name not in COMMANDS:
         print(f"{name!r} is no command of robust-fedrec.\n\n{_help()}", file=sys.stderr)
         return 2
-    _put_project_first()
+    put_project_first()
     module = importlib.import_module(COMMANDS[name][0])
     status = module.main([name, *rest] if name in WITH_NAME else rest)
     return int(status or 0)
-
-
-def _put_project_first() -> None:
-    """Here, and in the processes that this one starts, which otherwise look in the current folder first."""
-    project = str(PROJECT)
-    sys.path[:] = [project, *(path for path in sys.path if path != project)]
-    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != project]
-    os.environ["PYTHONPATH"] = os.pathsep.join([project, *others])
-    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _help() -> str:

@@ -13,7 +13,7 @@ from server.config import server_config
 from server.grids.engine import is_simulated, open_engine
 from server.population.population import PopulationError
 from server.recovery.interrupts import StoppedError, ending_at_once
-from server.results.run_directory import make_run_directory
+from server.results.run_directory import dropped_if_unused, make_run_directory
 from server.results.storage import StorageError
 from server.training import NothingTrainedError, run_training
 from settings.options import OptionError
@@ -43,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
         config = server_config(context.run_config)
         directory = make_run_directory(config)
         deployed = ending_at_once() if not is_simulated(grid) else nullcontext()
-        with deployed, open_engine(grid, config, context, directory) as engine:
+        with dropped_if_unused(directory), deployed, open_engine(grid, config, context, directory) as engine:
             summary = run_training(engine, config, directory)
         if summary["status"] == "failed":
             raise NothingTrainedError(summary["reason"])

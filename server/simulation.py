@@ -12,9 +12,9 @@ from flwr.app import Context, RecordDict
 
 from server.config import server_config
 from server.grids.engine import open_engine
-from server.results.run_directory import make_run_directory
+from server.results.run_directory import dropped_if_unused, make_run_directory
 from server.training import run_training
-from settings.options import OptionError, Scalar
+from settings.options import OptionError, Scalar, unknown_option
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -34,10 +34,10 @@ def simulate(options: Mapping[str, Scalar]) -> tuple[Path, dict[str, Any]]:
     defaults = default_options()
     unknown = sorted(set(options) - set(defaults))
     if unknown:
-        raise OptionError(f"There is no option {unknown[0]!r}; pyproject.toml lists all of them.")
+        raise OptionError(unknown_option(unknown[0], defaults))
     run_config = {**defaults, **options}
     config = server_config(run_config)
     directory = make_run_directory(config)
     context = Context(secrets.randbits(62), 0, {}, RecordDict(), run_config)
-    with open_engine(None, config, context, directory) as grid:
+    with dropped_if_unused(directory), open_engine(None, config, context, directory) as grid:
         return directory, run_training(grid, config, directory)

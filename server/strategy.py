@@ -177,7 +177,8 @@ class FedRec(Strategy):
     def summary(self) -> None:
         """Say in a line who takes part; all else is in the run's record."""
         users, nodes = len(self.settings.population.users), self.settings.population.node_digests.total()
-        log(INFO, "%d users on %d nodes, %d a round.", users, nodes, self.settings.clients_per_round)
+        where = "1 node" if nodes == 1 else f"{nodes} nodes"
+        log(INFO, "%d users on %s, %d a round.", users, where, self.settings.clients_per_round)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

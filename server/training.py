@@ -20,6 +20,7 @@ from server.population.nodes import discover
 from server.population.population import Population
 from server.recovery.checkpoint import Checkpoints
 from server.recovery.resume import resumable, taken_up
+from server.results.closing import closing_lines
 from server.results.progress import Progress
 from server.results.run_directory import held
 from server.results.trackers import Tracking
@@ -51,6 +52,8 @@ def run_training(grid: Grid, config: ServerConfig, directory: Path) -> dict[str,
     log(INFO, "Results: %s", directory)
     with held(directory, 0.0 if isinstance(grid, DirectGrid) else FAREWELL):
         summary = make_strategy(grid, config, directory, task).start(grid).summary
+    for line in closing_lines(summary):
+        log(INFO, line)
     log(INFO, "Results: %s", directory)
     return summary
 
@@ -88,7 +91,7 @@ def make_strategy(grid: Grid, config: ServerConfig, directory: Path, task: Task)
     )
     observers = (
         Tracking(options.tracker, directory),
-        Progress(directory.name, options.num_server_rounds, task.shown, state.round),
+        Progress(options.num_server_rounds, task.shown, state.round),
         UpdateLog(directory, parse_rounds(options.record_updates)),
     )
     positions = found.about["positions"] if found else None

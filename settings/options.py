@@ -10,12 +10,13 @@ raises ``OptionError``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -42,6 +43,13 @@ def require(condition: bool, option: str, value: object, expected: str) -> None:
         raise OptionError(f"{option} = {value!r}: expected {expected}.")
 
 
+def unknown_option(name: str, known: Iterable[str]) -> str:
+    """The sentence that says that there is no such option, with the known one that is spelt most like it."""
+    alike = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {alike[0]!r}? " if alike else ""
+    return f"There is no option {name!r}: {hint}docs/options.md and robust-fedrec list options have all of them."
+
+
 @dataclass(frozen=True)
 class Declaration:
     """What ``option`` says of an option beside its name, type and default."""
@@ -58,10 +66,13 @@ class Declaration:
     resume: bool = False
     numbers: bool = True
     follows: bool = False
+    matches: str = ""
 
     def allows(self, value: Scalar) -> bool:
-        """Whether a value is in the range; a text or a truth value always is."""
-        if isinstance(value, bool | str) or value == self.also:
+        """Whether a number is in the range, or a text of the form; a truth value always is."""
+        if isinstance(value, str):
+            return not self.matches or re.fullmatch(self.matches, value) is not None
+        if isinstance(value, bool) or value == self.also:
             return True
         return (
             (self.at_least is None or value >= self.at_least)
@@ -86,6 +97,7 @@ def option(
     resume: bool = False,
     numbers: bool = True,
     follows: bool = False,
+    matches: str = "",
 ) -> Value:
     """Declare an option: a dataclass field with its default, what it means in one line, and what values it takes.
 
@@ -93,10 +105,11 @@ def option(
     range in words, where those made of the numbers would not do. ``topic``: the heading under which the reference
     lists this option and those after it. ``read_by``: who uses it. ``resume``: a resumed run may have another value.
     ``numbers``: a run with another value computes or leaves something else; without it the option says only where
-    or how a run is made. ``follows``: where another option changes, this one may change with it.
+    or how a run is made. ``follows``: where another option changes, this one may change with it. ``matches``: the
+    pattern of a text, which ``expected`` says in words.
     """
     known = Declaration(
-        meaning, at_least, above, at_most, below, also, expected, topic, read_by, resume, numbers, follows
+        meaning, at_least, above, at_most, below, also, expected, topic, read_by, resume, numbers, follows, matches
     )
     return dataclasses.field(default=default, metadata={"option": known})
 

@@ -15,6 +15,11 @@ from settings.paths import LONGEST, is_name
 TrackerName = Literal["auto", "none", "tensorboard", "mlflow"]
 UploadDtype = Literal["float32", "float16", "bfloat16"]
 
+DEVICE = r"auto|cpu|cuda(:\d{1,3})?"
+"""The names of devices, as a pattern; ``DEVICE_IN_WORDS`` says the same."""
+
+DEVICE_IN_WORDS = "auto, cpu, cuda, or cuda:N for the GPU of that number, such as cuda:1"
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -186,10 +191,33 @@ class RunOptions:
         numbers=False,
     )
     cpus_per_node: float = option(
-        0.0, "of engine ray: CPUs that a process reserves", at_least=0, resume=True, numbers=False
+        0.0,
+        "of engine ray: CPUs that a process reserves (of nodes-per-process nodes)",
+        at_least=0,
+        resume=True,
+        numbers=False,
     )
     gpus_per_node: float = option(
-        0.0, "of engine ray: GPUs, or a share of one, that a process reserves", at_least=0, resume=True, numbers=False
+        0.0,
+        "of engine ray: GPUs, or a share of one, that a process reserves (of nodes-per-process nodes)",
+        at_least=0,
+        resume=True,
+        numbers=False,
+    )
+    device: str = option(
+        "auto",
+        "where nodes compute, unless their own configuration says it: auto, cpu, cuda, cuda:1, …; auto: on a GPU that "
+        "gpus-per-node gives; on other engines one that is there, where the model gains by it (docs/gpu.md)",
+        matches=DEVICE,
+        expected=DEVICE_IN_WORDS,
+        read_by="both",
+        resume=True,
+    )
+    deterministic: bool = option(
+        True,
+        "on a GPU: the same numbers each time, as far as torch offers that; slower",
+        read_by="node",
+        resume=True,
     )
     min_nodes: int = option(
         0, "nodes to wait for; 0: until every user of the data set is hosted", at_least=0, resume=True, numbers=False

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import INFO, WARNING
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from protocol.updates import Gradient, Updates, make_updates, splits_of
 from protocol.weights import Layout, Weights
 from settings.options import OptionError, Scalar
 from strategies.chain import compose, links
-from strategies.rule import Combiner, Mean, Rule, ServerView, Verdict, Wrapper
+from strategies.rule import Aggregate, Combiner, Mean, NobodyLeftError, Rule, ServerView, Verdict, Wrapper
 from strategies.server_model import ServerModel
 
 Record = TypeVar("Record")
@@ -72,6 +72,7 @@ class Robust(Strategy):
         self.rejected: dict[int, str] = {}
         self._weights: Weights = {}
         self._layout = Layout({}, {})
+        self._state: dict[str, Any] = {}
         # What is wrong with the chain shows before the first round.
         for link in links(self._chain(0)):
             fits = not link.needs or (link.needs == ITEM_ROWS and bool(item_table))
@@ -107,6 +108,7 @@ class Robust(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Admit the replies, let the rule judge them, and hand on what it leaves."""
         errors, answers = self._admitted(replies, with_arrays=True)
+        self.verdicts = ()
         left, counts = self._judged(server_round, answers) if answers else ([], {})
         arrays, metrics = self.strategy.aggregate_train(server_round, [*left, *errors])
         return self._layout.in_kind(arrays), _with_counts(metrics, {"robust-rejected": len(self.rejected), **counts})
@@ -162,11 +164,19 @@ class Robust(Strategy):
         rule, behind = _with_end(self._chain(len(answers)))
         model = ServerModel.start(origin.items, origin.shared, 1.0, 0.0, optimizer="sgd")
         view = ServerView(server_round, model, len(answers), draws.generator(self.seed, Stream.RULE, server_round))
-        result = rule.aggregate(updates, view)
-        self.verdicts = result.verdicts
-        counts: dict[str, float] = {}
-        for verdict in result.verdicts:
-            counts[f"robust-{verdict.rule}-dropped"] = float((~verdict.kept).sum())
+        if self._state:
+            rule.restore(self._state)
+        result: Aggregate | None = None
+        try:
+            result = rule.aggregate(updates, view)
+            self.verdicts = result.verdicts
+        except NobodyLeftError as error:
+            log(WARNING, "Robust: %s, and the model stays as it is", error)
+            self.verdicts = error.verdicts
+        self._state = rule.state()
+        counts = {f"robust-{verdict.rule}-dropped": float((~verdict.kept).sum()) for verdict in self.verdicts}
+        if result is None:
+            return [], counts
         counters = _median_counters(answers, layout)
         if behind is None:
             combined = layout.moved(self._weights, result.gradient.items, result.gradient.shared, counters)

@@ -187,10 +187,23 @@ class Wrapper(Rule):
 
     def aggregate(self, updates: Updates, server: ServerView) -> Aggregate:
         left, verdict = self.judge(updates, server)
+        return self.hand_on(left, server, verdict)
+
+    def hand_on(
+        self,
+        left: Updates,
+        server: ServerView,
+        verdict: Verdict,
+        translated: Callable[[Verdict], Verdict] = lambda behind: behind,
+    ) -> Aggregate:
+        """What ``inner`` makes of the updates that are left, with this rule's verdict in front of those behind it.
+
+        ``translated``: from a verdict on what this rule hands on to one on the users whom it saw.
+        """
         if not len(left):
             raise NobodyLeftError((verdict,))
         try:
             result = self.inner.aggregate(left, server)
         except NobodyLeftError as error:
-            raise NobodyLeftError((verdict, *error.verdicts)) from None
-        return replace(result, verdicts=(verdict, *result.verdicts))
+            raise NobodyLeftError((verdict, *map(translated, error.verdicts))) from None
+        return replace(result, verdicts=(verdict, *map(translated, result.verdicts)))

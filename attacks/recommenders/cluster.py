@@ -93,7 +93,7 @@ class ClusterAttack(Attack):
         """Step 4's bound on the ``gradient`` (num_items, d), or (k, num_items, d) where each user has its own."""
         count, num_items = len(view.honest), gradient.shape[-2]
         draws = view.generator.uniform(0, self.options.largest_deviation, (count, num_items))
-        lengths = bounds.mean + torch.from_numpy(draws).to(gradient.dtype) * bounds.deviation
+        lengths = bounds.mean + torch.from_numpy(draws).to(gradient) * bounds.deviation
         if self.options.rows == "touched":
             owner, items = view.honest.row_owner, view.honest.items
             own = gradient.expand(count, -1, -1)[owner, items]
@@ -181,8 +181,8 @@ def dense_updates(honest: Updates, rows: Tensor) -> Updates:
     return make_updates(
         users=honest.users,
         num_examples=honest.num_examples,
-        row_splits=torch.arange(count + 1) * num_items,
-        items=torch.arange(num_items).repeat(count),
+        row_splits=torch.arange(count + 1, device=rows.device) * num_items,
+        items=torch.arange(num_items, device=rows.device).repeat(count),
         rows=rows.reshape(-1, dim),
         shared=honest.shared,
     )

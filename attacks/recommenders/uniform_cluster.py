@@ -32,16 +32,27 @@ class UniformClusterAttack(ClusterAttack):
         poisoned = super().poison(view)
         num_items = len(view.model.items)
         drawn = torch.from_numpy(view.generator.choice(num_items, min(ITEMS, num_items), replace=False))
-        sample = dense_rows(view.sample_honest(), num_items)[:, drawn]
+        sample = rows_of(view.sample_honest(), drawn, num_items)
         preview = preview_of(view, drawn, sample)
         lowest = min(preview.uniformity(rows) for rows in sample)
         honest, target = dense_rows(view.honest, num_items), dense_rows(poisoned, num_items)
         shares = [preview.largest_share(h[drawn], t[drawn], lowest) for h, t in zip(honest, target, strict=True)]
-        share = torch.tensor(shares, dtype=honest.dtype).view(-1, 1, 1)
+        share = torch.tensor(shares, dtype=honest.dtype, device=honest.device).view(-1, 1, 1)
         mixed = (1 - share) * honest + share * target
         if self.options.rows == "touched":
             return replace(view.honest, rows=mixed[view.honest.row_owner, view.honest.items])
         return dense_updates(view.honest, mixed)
+
+
+def rows_of(updates: Updates, drawn: Tensor, num_items: int) -> Tensor:
+    """(n, k, d): the rows of the ``drawn`` items (k,) alone, zeros if not sent. A sample of whole tables is large."""
+    place = torch.full((num_items,), -1)
+    place[drawn] = torch.arange(len(drawn))
+    where = place[updates.items]
+    sent = where >= 0
+    rows = updates.rows.new_zeros(len(updates), len(drawn), updates.dim)
+    rows[updates.row_owner[sent], where[sent]] = updates.rows[sent]
+    return rows
 
 
 @dataclass(frozen=True)

@@ -61,4 +61,4 @@ def opposite(direction: Tensor) -> Tensor:
 def _distance(generator: np.random.Generator, count: int, like: Tensor) -> Tensor:
     """``count`` draws from U[3, 4) of a tensor's shape, beside each other."""
     drawn = generator.random((count, *like.shape), np.float32)
-    return torch.from_numpy(drawn).mul_(FARTHEST - NEAREST).add_(NEAREST)
+    return torch.from_numpy(drawn).to(like.device).mul_(FARTHEST - NEAREST).add_(NEAREST)

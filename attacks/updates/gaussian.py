@@ -39,4 +39,4 @@ class Gaussian(Attack):
 
 def _normal(generator: np.random.Generator, count: int, like: Tensor) -> Tensor:
     """``count`` standard normal draws of a tensor's shape, beside each other."""
-    return torch.from_numpy(generator.standard_normal((count, *like.shape), np.float32))
+    return torch.from_numpy(generator.standard_normal((count, *like.shape), np.float32)).to(like.device)

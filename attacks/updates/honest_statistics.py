@@ -50,7 +50,7 @@ def poisoned_updates(honest: Updates, values: Coordinates) -> Updates:
     return make_updates(
         users=honest.users,
         num_examples=honest.num_examples,
-        row_splits=torch.arange(count + 1) * width,
+        row_splits=torch.arange(count + 1, device=rows.device) * width,
         items=values.items.repeat(count),
         rows=rows.reshape(count * width, rows.shape[2]),
         shared=values.shared.expand(count, -1).contiguous(),

@@ -17,10 +17,24 @@ from torch import Tensor
 from attacks.view import AttackerView
 from protocol.updates import Updates
 
-AssumedRule = Literal["none", "mean", "median", "trimmed-mean", "krum", "multi-krum", "geometric-median"]
+AssumedRule = Literal[
+    "none",
+    "mean",
+    "median",
+    "trimmed-mean",
+    "krum",
+    "multi-krum",
+    "geometric-median",
+    "nnm+median",
+    "nnm+trimmed-mean",
+    "nnm+krum",
+    "nnm+multi-krum",
+    "nnm+geometric-median",
+]
 
 SEARCHED = (
-    "none; or search the factor, up to 100, against mean, median, trimmed-mean, krum, multi-krum or geometric-median"
+    "none; or search the factor, up to 100, against mean, median, trimmed-mean, krum, multi-krum, geometric-median, "
+    "nnm+median, nnm+trimmed-mean, nnm+krum, nnm+multi-krum or nnm+geometric-median"
 )
 """What the option ``assumed_rule`` of an attack means."""
 
@@ -69,7 +83,7 @@ def sampled_matrix(updates: Updates, generator: np.random.Generator) -> Tensor:
     if matrix.shape[1] <= MOST_COORDINATES:
         return matrix
     chosen = generator.choice(matrix.shape[1], MOST_COORDINATES, replace=False)
-    return matrix[:, torch.from_numpy(np.sort(chosen))]
+    return matrix[:, torch.from_numpy(np.sort(chosen)).to(matrix.device)]
 
 
 def _trimmed_mean(matrix: Tensor, f: int) -> Tensor:
@@ -104,12 +118,32 @@ def _geometric_median(matrix: Tensor, f: int) -> Tensor:
     return point
 
 
-ASSUMED_RULES: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "mean": lambda matrix, f: matrix.mean(0),
+def _mixed(matrix: Tensor, f: int) -> Tensor:
+    """(n, D): each update's mean with its nearest n − f − 1 others."""
+    nearest = max(len(matrix) - f, 1)
+    chosen = torch.cdist(matrix, matrix).topk(nearest, dim=1, largest=False).indices
+    weights = matrix.new_zeros(len(matrix), len(matrix)).scatter_(1, chosen, 1 / nearest)
+    return weights @ matrix
+
+
+Combination = Callable[[Tensor, int], Tensor]
+
+
+def _behind_mixing(combine: Combination) -> Combination:
+    return lambda matrix, f: combine(_mixed(matrix, f), f)
+
+
+_ROBUST: dict[str, Combination] = {
     "median": _median,
     "trimmed-mean": _trimmed_mean,
     "krum": _krum,
     "multi-krum": _multi_krum,
     "geometric-median": _geometric_median,
+}
+
+ASSUMED_RULES: dict[str, Combination] = {
+    "mean": lambda matrix, f: matrix.mean(0),
+    **_ROBUST,
+    **{f"nnm+{name}": _behind_mixing(combine) for name, combine in _ROBUST.items()},
 }
 """From updates (n, D), f of them assumed to be malicious, to one (D,)."""

@@ -28,7 +28,7 @@ class Mimic(Attack):
         idle = ~torch.isin(sample.users, view.selected)
         candidates = sample.select(idle) if bool(idle.any()) else sample
         chosen = farthest_out(sampled_matrix(candidates, view.generator))
-        copies = candidates.select(torch.full((len(view.selected),), chosen))
+        copies = candidates.select(torch.full((len(view.selected),), chosen, device=sample.users.device))
         return replace(copies, users=view.honest.users, num_examples=view.honest.num_examples)
 
 

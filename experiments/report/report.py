@@ -20,10 +20,16 @@ PAGE = Path(__file__).with_name("report.html")
 def write_report(directories: Sequence[Path], output: Path | None = None) -> Path:
     """Write the page of these runs; returns its path. Raises ``OptionError`` for a directory that is no ended run."""
     runs = [read_run(directory) for directory in directories]
-    path = (output or directories[0] / "report.html").absolute()
+    path = (output or _usual_place(directories)).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(runs), encoding="utf-8")
     return path
+
+
+def _usual_place(directories: Sequence[Path]) -> Path:
+    """A run's page lies in its directory, a comparison beside the first run's, whose own page it leaves alone."""
+    first = directories[0].absolute()
+    return first / "report.html" if len(directories) == 1 else first.parent / "comparison.html"
 
 
 def page(runs: Sequence[RunRecord]) -> str:
@@ -33,12 +39,14 @@ def page(runs: Sequence[RunRecord]) -> str:
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         plotly=plotly_js(),
+        differing=differing_table(runs),
+        glance=glance_table(runs),
         summary=summary_table(runs),
         sections="\n".join(map(_section, plots)),
         detection=detection_table(runs),
         options=options_table(runs),
-        # A script of data ends at the first "</", whatever a run is called.
-        plots=json.dumps([asdict(plot) for plot in plots], allow_nan=False).replace("</", "<\\/"),
+        # Nothing in a script of data may begin with "<": "</" ends it, and "<!--<script" keeps it from ending.
+        plots=json.dumps([asdict(plot) for plot in plots], allow_nan=False).replace("<", "\\u003c"),
     )
 
 
@@ -49,6 +57,59 @@ def plotly_js() -> str:
     except ImportError as error:
         raise OptionError("A report is drawn by plotly: pip install 'robust-fedrec[results]'.") from error
     return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+def glance_table(runs: Sequence[RunRecord]) -> str:
+    """A line a run: under which protocol, how good the model was, whom the defense dropped, and what it cost."""
+    metric = next((name for name in ("hr@5", "accuracy") if _last(runs[0], name) is not None), None)
+    first = _last(runs[0], metric)
+    heads = ["run", "data, model", "attack", "malicious share", "defense", "protocol"]
+    heads += [f"{_shouted(metric or 'metric')} (test, mean of last five)", "change against the first"]
+    heads += ["malicious dropped", "benign dropped", "seconds a round", "bytes an update"]
+    rows = []
+    for run in runs:
+        options, value = run.options, _last(run, metric)
+        change = "" if run is runs[0] or not first or value is None else f"{value / first - 1:+.1%}"
+        whole = _whole_defense(run)
+        seconds, rounds = run.summary.get("seconds"), run.summary.get("rounds")
+        told = [
+            f"{options.get('dataset')}, {options.get('model')}",
+            options.get("attack"),
+            options.get("malicious-fraction") if options.get("attack") != "none" else "",
+            options.get("defense"),
+            f"{rounds} rounds of {options.get('clients-per-round')} users, seed {options.get('seed')}",
+            _shown(value),
+            change,
+            _share(whole.get("recall")),
+            _share(whole.get("false_positive_rate")),
+            _shown(seconds / rounds if seconds and rounds else None),
+            _shown((run.summary.get("bytes") or {}).get("up_per_update")),
+        ]
+        cells = "".join(f"<td>{html.escape(str(text))}</td>" for text in told)
+        rows.append(f'<tr><th scope="row">{html.escape(run.name)}</th>{cells}</tr>')
+    return _table(heads, rows)
+
+
+def differing_table(runs: Sequence[RunRecord]) -> str:
+    """The options in which the runs differ; nothing for one run."""
+    found = {name for run in runs for name in run.options if _differs(name, runs)}
+    names = sorted(found - {"output-dir", "run-name"})
+    return _options(names, runs) if names else ""
+
+
+def _last(run: RunRecord, metric: str | None) -> float | None:
+    value = (run.summary.get("test_last_five") or {}).get(metric)
+    return None if value is None else float(value)
+
+
+def _whole_defense(run: RunRecord) -> dict[str, Any]:
+    """What the chain as a whole dropped: the last entry, after those of its rules."""
+    found = list((run.summary.get("detection") or {}).values())
+    return dict(found[-1]) if found else {}
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{value:.1%}"
 
 
 def summary_table(runs: Sequence[RunRecord]) -> str:
@@ -89,6 +150,10 @@ def detection_table(runs: Sequence[RunRecord]) -> str:
 def options_table(runs: Sequence[RunRecord]) -> str:
     """Every option; those in which the runs differ are marked and come first."""
     names = sorted({name for run in runs for name in run.options}, key=lambda name: (not _differs(name, runs), name))
+    return _options(names, runs)
+
+
+def _options(names: Sequence[str], runs: Sequence[RunRecord]) -> str:
     rows = []
     for name in names:
         values = "".join(f"<td>{html.escape(str(run.options.get(name, '')))}</td>" for run in runs)

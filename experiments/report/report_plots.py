@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.report.run_record import SCATTERED, RunRecord
 from experiments.report.style import BENIGN, COLOURS, MALICIOUS
+from strategies.names import names_of
 
 Trace = dict[str, Any]
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -20,6 +21,10 @@ METRICS = {
     "attack_success": "Attack success: poison inputs that get the target's label",
 }
 """Those that have a plot, with its title."""
+
+
+LOSS = "The benign loss of a round's users, averaged over stretches"
+LOSS_TOO = f"{LOSS}; it has the contrastive term too, and is not to be compared with a loss that lacks it."
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,8 @@ def plots_of(runs: Sequence[RunRecord]) -> list[Plot]:
     """All plots that these runs have something to show in."""
     made = [
         *(_evaluations(runs, metric, title) for metric, title in METRICS.items()),
-        _curves(
-            runs, "loss", "Training loss", "The benign loss of a round's users, averaged over stretches.", ("loss",)
-        ),
+        _curves(_alike(runs, False), "loss", "Training loss", f"{LOSS}.", ("loss",)),
+        _curves(_alike(runs, True), "loss-contrastive", "Training loss with the contrastive task", LOSS_TOO, ("loss",)),
         _curves(runs, "attack-loss", "Attack loss", "ClusterAttack's own loss (Eq. 2).", ("attack loss",)),
         _curves(runs, "clusters", "Clusters of the attacker", "ClusterAttack's K as it adapts.", ("K",)),
         *_uniformities(runs),
@@ -79,24 +83,44 @@ def _evaluations(runs: Sequence[RunRecord], metric: str, title: str) -> Plot:
 
 
 def _curves(
-    runs: Sequence[RunRecord],
+    places: Sequence[RunRecord | None],
     key: str,
     title: str,
     about: str,
     names: Sequence[str],
     axis: dict[str, Any] | None = None,
 ) -> Plot:
+    runs = [run for run in places if run is not None]
     traces = [
-        _line(_name(run, runs, name), *run.curves[name], _colour(number if len(runs) > 1 else at), DASHES[at])
-        for number, run in enumerate(runs)
+        _line(
+            name if len(places) == 1 else f"{label_of(run, runs)}: {name}",
+            *run.curves[name],
+            _colour(number if len(places) > 1 else at),
+            DASHES[at],
+        )
+        for number, run in enumerate(places)
+        if run is not None
         for at, name in enumerate(names)
         if name in run.curves
     ]
     return Plot(key, title, about, traces, _layout(" · ".join(names), axis))
 
 
+def _alike(runs: Sequence[RunRecord], contrastive: bool) -> list[RunRecord | None]:
+    """The runs with, or without, the contrastive task in their places, so that each keeps its colour."""
+    return [run if _contrastive(run) == contrastive else None for run in runs]
+
+
+def _contrastive(run: RunRecord) -> bool:
+    asked = run.options.get("contrastive-task", "auto")
+    return asked == "on" or (asked == "auto" and "union" in names_of(str(run.options.get("defense", "none"))))
+
+
 def _uniformities(runs: Sequence[RunRecord]) -> list[Plot]:
-    about = "Each point is one received update in a round; UNION drops those that would make item vectors less uniform."
+    about = (
+        "Each point is one received update in a round: its uniformity less the round's median, because all drift "
+        "together. UNION drops those that would make item vectors less uniform."
+    )
     symbols = dict(zip(SCATTERED, ("circle-open", "x", "triangle-up", "triangle-up-open"), strict=True))
     colour: Callable[[str], str] = lambda name: MALICIOUS if name.startswith("malicious") else BENIGN  # noqa: E731
     made = []
@@ -113,7 +137,7 @@ def _uniformities(runs: Sequence[RunRecord]) -> list[Plot]:
             if rounds
         ]
         title = "Uniformity of updates" + (f": {label_of(run, runs)}" if len(runs) > 1 else "")
-        made.append(Plot(f"uniformity-{number}", title, about, traces, _layout("uniformity")))
+        made.append(Plot(f"uniformity-{number}", title, about, traces, _layout("uniformity − median of the round")))
     return made
 
 

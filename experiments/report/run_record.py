@@ -25,7 +25,7 @@ SCATTERED = ("benign, kept", "benign, dropped", "malicious, kept", "malicious, d
 @dataclass(frozen=True)
 class RunRecord:
     """``curves``: by name, (rounds, values), a value a stretch of rounds; ``users``: by name among ``SCATTERED``,
-    (rounds, uniformities) of single updates.
+    (rounds, uniformities of single updates less their round's median).
     """
 
     name: str
@@ -100,8 +100,9 @@ def _users(lines: Sequence[Line]) -> dict[str, tuple[list[int], list[float]]]:
         line = with_union[index]
         found = line["rules"]["union"]
         dropped, malicious = set(found["filtered"]), set(line["malicious"])
+        middle = float(np.median([score for score in found["scores"] if score is not None] or [0.0]))
         for user, score in zip(seen_users(line, "union"), found["scores"], strict=True):
             name = f"{'malicious' if user in malicious else 'benign'}, {'dropped' if user in dropped else 'kept'}"
             points[name][0].append(line["round"])
-            points[name][1].append(float(f"{found['mean_uniformity'] - score:.6g}"))
+            points[name][1].append(float(f"{middle - score:.6g}"))
     return points

@@ -12,7 +12,7 @@ from experiments.runner.pool import default_jobs
 from models import MODELS
 from server.simulation import default_options
 from settings import plugins
-from settings.options import OptionError, Scalar
+from settings.options import OptionError, Scalar, unknown_option
 from settings.paths import absolute
 from settings.run import declaration
 
@@ -111,8 +111,10 @@ def option_of(text: str) -> tuple[str, Scalar]:
     """``cluster-clusters=4`` as an option and its value, of the type of its default."""
     name, found, value = text.partition("=")
     defaults = default_options()
-    if not found or name not in defaults:
-        raise argparse.ArgumentTypeError(f"{text}: expected OPTION=VALUE with an option of pyproject.toml.")
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text}: expected OPTION=VALUE.")
+    if name not in defaults:
+        raise argparse.ArgumentTypeError(unknown_option(name, defaults))
     kind = type(defaults[name])
     if kind is bool and value.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text}: expected true or false.")

@@ -13,7 +13,7 @@ from settings.options import Scalar
 TARGETS: Mapping[str, Scalar] = {"target-items": "coldest:5"}
 """What is promoted, unless ``--set target-items`` says otherwise."""
 
-ATTACKS = ("explicit-boosting", "a-ra", "a-hum", "pieck-ipe", "pieck-uea")
+ATTACKS = ("explicit-boosting", "a-ra", "a-hum", "pieck-ipe", "pieck-uea", "psmu")
 DEFENSES = ("none", "norm-bound", "multi-krum", "per-item-median", "hics", "union+norm-bound")
 SHARES = (0.001, 0.01, 0.05)
 METRICS = ("er@10", "hr@10")

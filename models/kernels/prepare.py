@@ -20,11 +20,13 @@ def prepare() -> int:
         )
         return 0
     began, before = time.perf_counter(), compilations()
+    folder = code_folder()
+    if folder is None or not any(folder.iterdir()):
+        LOG.info("Compiling the loops for this machine. This takes a while, and only the first time.")
     for kernels in (_adam, _cohort, _updates, _distances, _order, _lloyd):
         kernels()
     made = compilations() - before
     if made:
-        folder = code_folder()
         kept = f"kept in {folder}" if folder else "kept in memory"
         LOG.info("Compiled %d loops for this machine in %.1f s; they are %s.", made, time.perf_counter() - began, kept)
     return made

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from flwr.app import Context
@@ -23,6 +24,9 @@ from server.grids import ray_access
 from server.grids.freed_memory import keep_freed_memory
 from settings.options import OptionError, require
 from strategies.sparse.side_by_side import use_threads
+
+if TYPE_CHECKING:
+    from server.grids.ray_grid import Placement
 
 CLIENT_APP = "client.app:app"
 """What nodes run, as ``pyproject.toml`` names it; the server hands it on and never looks inside."""
@@ -87,14 +91,42 @@ def _ray(grid: Grid | None, config: ServerConfig, context: Context, directory: P
     nodes = num_nodes(config)
     options = config.options
     placement = Placement(nodes, options.cpus_per_node, options.gpus_per_node, together=options.nodes_per_process)
+    require_room(placement)
     app_dir = Path(__file__).resolve().parents[2]
-    engine = RayGrid(
-        CLIENT_APP, app_dir, context.run_id, dict(context.run_config), placement, _kept(context, directory)
-    )
+    run_config = dict(context.run_config)
+    if options.device == "auto":
+        # Without a share of a GPU an actor may see all of them, or none: it depends on who started Ray.
+        run_config["device"] = "cuda" if options.gpus_per_node else "cpu"
+    engine = RayGrid(CLIENT_APP, app_dir, context.run_id, run_config, placement, _kept(context, directory))
     try:
         yield engine
     finally:
         engine.close()
+
+
+def require_room(placement: Placement) -> None:
+    """Refuse a run whose actors ask for more than the cluster has: Ray would wait for it in silence.
+
+    Raises ``OptionError``.
+    """
+    import ray
+
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]  # type: ignore[no-untyped-call]
+    actors = math.ceil(placement.num_nodes / placement.together)
+    for option, kind, share in (("cpus-per-node", "CPU", placement.cpus), ("gpus-per-node", "GPU", placement.gpus)):
+        if not share:
+            continue
+        amounts = [machine.get(kind, 0.0) for machine in machines]
+        # A GPU's shares are of one GPU each.
+        whole = kind == "GPU" and share < 1
+        room = sum(int(n) * int(1 / share + 1e-9) if whole else int(n / share + 1e-9) for n in amounts)
+        require(
+            room >= actors,
+            option,
+            share,
+            f"an amount of which Ray can give {actors} processes one each; its machines have "
+            f"{' and '.join(f'{amount:g}' for amount in amounts)} {kind}s (num-nodes, nodes-per-process)",
+        )
 
 
 @contextmanager

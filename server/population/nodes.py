@@ -199,6 +199,7 @@ def discover(
         if arrivals.enough(min_nodes):
             complete = complete or waited
             if not len(pending) or waited > complete + LATE:
+                _say_devices(arrivals.answers)
                 return population_of(arrivals.answers)
             continue
         if arrivals.refused and not arrivals.answers and not len(pending):
@@ -221,6 +222,15 @@ def _listen(arrivals: Arrivals, pending: Pending, min_nodes: int) -> None:
         if time.monotonic() > until or (arrivals.enough(min_nodes) and not len(pending)):
             return
         pending.rest()
+
+
+def _say_devices(answers: dict[int, Hosted]) -> None:
+    """Log which devices the nodes compute on, where one has another than its CPU."""
+    nodes_on = Counter(shown(hosted.device) for hosted in answers.values())
+    if set(nodes_on) - {"cpu"}:
+        log(
+            INFO, "Nodes by device: %s.", ", ".join(f"{count} on {device}" for device, count in nodes_on.most_common(5))
+        )
 
 
 def _refusals(refused: dict[int, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from server.outcome import RoundOutcome
 from server.results.observers import Observer
 from strategies.server_model import ServerModel
 
+WIDTH_OF_LOG = 68
+"""Characters of a line in a log: Flower puts 12 before each, and a terminal may have 80."""
+
 LOG_EVERY = 10.0
 LIVE_EVERY = 0.2
 """Seconds between two lines."""
@@ -22,14 +26,13 @@ LIVE_EVERY = 0.2
 class Progress(Observer):
     """Tells the round, the rate, the last metrics and the time left; ``metrics``: the names of those on ``test``."""
 
-    def __init__(self, name: str, num_rounds: int, metrics: Sequence[str] = (), done: int = 0) -> None:
-        self._name = name
+    def __init__(self, num_rounds: int, metrics: Sequence[str] = (), done: int = 0) -> None:
         self._names = metrics
         self._num_rounds = num_rounds
         self._first = done
         self._started = time.monotonic()
         self._shown = self._started
-        self._metrics = ""
+        self._metrics = list[str]()
         self._live = sys.stderr.isatty()
 
     def round(self, before: ServerModel, outcome: RoundOutcome, line: Mapping[str, Any]) -> None:
@@ -39,7 +42,8 @@ class Progress(Observer):
 
     def evaluation(self, line: Mapping[str, Any]) -> None:
         """Show the newest metrics, and remember them."""
-        self._metrics = "  ".join(f"{name} {_shown(line['test'][name])}" for name in self._names)
+        shown = [f"{name} {_shown(line['test'][name])}" for name in self._names]
+        self._metrics = ["test " + shown[0], *shown[1:]] if shown else []
         self._show(line["round"])
 
     def close(self, status: str) -> None:
@@ -51,12 +55,29 @@ class Progress(Observer):
         self._shown = time.monotonic()
         rate = (server_round - self._first) / max(self._shown - self._started, 1e-9)
         left = (self._num_rounds - server_round) / rate if rate else float("inf")
-        text = f"{self._name}  round {server_round}/{self._num_rounds}  {rate:.1f} rounds/s  {clock(left)} left"
-        text = f"{text}  {self._metrics}"
+        parts = [f"round {server_round}/{self._num_rounds}", f"{rate:.1f}/s", f"{clock(left)} left", *self._metrics]
+        text = fitted(parts, _columns() - 1 if self._live else WIDTH_OF_LOG)
         if self._live:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         else:
             log(INFO, text)
+
+
+def fitted(parts: Sequence[str], width: int) -> str:
+    """As many of the parts, from the first on, as one line of this width holds; the first one always."""
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + len(part) + 2 > width:
+            break
+        text = f"{text}  {part}"
+    return text[:width]
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _shown(value: float | None) -> str:

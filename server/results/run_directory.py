@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from server.config import ServerConfig
@@ -14,6 +15,9 @@ from server.recovery.resume import directory_to_resume
 from server.results.storage import storing
 from settings.options import OptionError
 from settings.paths import LONGEST
+
+UNUSED = {"lock", "nodes"}
+"""What lies in the directory of a run that came to no first round."""
 
 
 def make_run_directory(config: ServerConfig) -> Path:
@@ -42,6 +46,18 @@ def make_run_directory(config: ServerConfig) -> Path:
             f"output-dir = {str(base)!r}: cannot be written ({error.strerror}); name a folder that can."
         ) from error
     raise OptionError(f"run-name = {name!r}: there are already a thousand runs of this name in {base}.")
+
+
+@contextmanager
+def dropped_if_unused(directory: Path) -> Iterator[None]:
+    """Remove the directory again where an error ends the run before it has written anything of its own there."""
+    try:
+        yield
+    except Exception:
+        with suppress(OSError):
+            if {path.name for path in directory.iterdir()} <= UNUSED:
+                shutil.rmtree(directory)
+        raise
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,9 +38,8 @@ class Bucketing(Wrapper):
 
     def aggregate(self, updates: Updates, server: ServerView) -> Aggregate:
         mixed, bucket = self._mixed(updates, server)
-        result = self.inner.aggregate(mixed, server)
-        behind = [_of_members(verdict, mixed.users, updates.users, bucket) for verdict in result.verdicts]
-        return replace(result, verdicts=(self._verdict(updates, bucket), *behind))
+        of_users = partial(_of_members, buckets=mixed.users, users=updates.users, bucket=bucket)
+        return self.hand_on(mixed, server, self._verdict(updates, bucket), of_users)
 
     def _mixed(self, updates: Updates, server: ServerView) -> tuple[Updates, Tensor]:
         """The buckets' means, each under its lowest user, and the bucket (n,) of each user."""

@@ -43,9 +43,8 @@ class Flame(Wrapper):
 
     def aggregate(self, updates: Updates, server: ServerView) -> Aggregate:
         left, verdict, norm = self._judged(updates, server)
-        result = self.inner.aggregate(left, server)
-        gradient = _with_noise(result.gradient, self.options.noise * norm, server.generator)
-        return Aggregate(gradient, (verdict, *result.verdicts))
+        result = self.hand_on(left, server, verdict)
+        return replace(result, gradient=_with_noise(result.gradient, self.options.noise * norm, server.generator))
 
     def _judged(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict, float]:
         products = inner_products(updates, server.model)

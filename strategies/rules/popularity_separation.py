@@ -28,7 +28,8 @@ class PopularitySeparationOptions(RuleOptions):
 class PopularitySeparation(Wrapper):
     """Adds ``weight`` · ∂R/∂E to the gradient that the rest of the chain makes; judges nobody.
 
-    Popularity is how many uploads have had a row of the item so far, which is all that a server sees of it.
+    Popularity is how many uploads have had a row of the item so far, which is all that a server sees of it. Where
+    updates are differences, which go against gradients, the term is subtracted.
     """
 
     name = "popularity-separation"
@@ -52,7 +53,8 @@ class PopularitySeparation(Wrapper):
         result, items = super().aggregate(updates, server), server.model.items
         count = round(self.options.popular * len(items))
         value, extra = separation(items, popular_items(self._sent, count).to(items.device))
-        gradient = replace(result.gradient, items=result.gradient.items + self.options.weight * extra)
+        weight = self.options.weight if server.model.optimizer == "adam" else -self.options.weight
+        gradient = replace(result.gradient, items=result.gradient.items + weight * extra)
         own = replace(result.verdicts[0], notes={"regulariser": value})
         return replace(result, gradient=gradient, verdicts=(own, *result.verdicts[1:]))
 

@@ -59,7 +59,7 @@ class Union(Wrapper):
 
     def judge(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict]:
         drawn = self._draw(server.model, server.generator)
-        model = server.model if self.options.step == "adam" else with_plain_steps(server.model)
+        model = with_plain_steps(server.model) if self.options.step == "sgd" else server.model
         measure = uniformities if self.options.distance == "plain" else squared_uniformities
         uniformity = measure(updates, model, drawn)
         values = uniformity.cpu().numpy()
@@ -85,10 +85,10 @@ class Union(Wrapper):
 def with_plain_steps(model: ServerModel) -> ServerModel:
     """The model such that an update g, a gradient, steps it to Θ − η(g + λΘ).
 
-    Raises ``ValueError`` for a model whose updates are differences.
+    A model whose updates are differences is stepped so already.
     """
-    if model.optimizer != "adam":
-        raise ValueError("with_plain_steps: expected a model that is stepped by gradients.")
+    if model.optimizer == "sgd":
+        return model
     # The plain optimizer adds differences, Θ + η(Δ − λΘ): with both signs turned it descends by gradients.
     return replace(model, optimizer="sgd", learning_rate=-model.learning_rate, weight_decay=-model.weight_decay)
 

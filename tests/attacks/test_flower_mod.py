@@ -80,7 +80,7 @@ def test_it_attacks_in_its_rounds(server_round: int, attacked: bool) -> None:
 
 
 def test_honest_nodes_and_other_messages_are_left_alone() -> None:
-    app, mod = App(), poisoning("sign-flip", malicious=first_nodes(0.5))
+    app, mod = App(), poisoning("sign-flip", malicious=first_nodes(0.3))
     assert np.array_equal(answered(mod, app, partition=2)[0], app.updates[0])
     assert np.array_equal(answered(mod, app, partition=1)[0], -app.updates[1])
     assert np.array_equal(answered(mod, app, request(kind="evaluate"))[0], app.updates[2])

@@ -1,6 +1,7 @@
 """Attacks that promote items: a step against the upload raises the targets, and no other row is touched."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,10 @@ from attacked_world import Side, population, random_model, real_view
 from attacks.recommenders.approximated_users import AHum, AHumOptions, ARa
 from attacks.recommenders.explicit_boosting import ExplicitBoosting, own_vectors
 from attacks.recommenders.fed_rec_attack import FedRecAttack, FedRecAttackOptions
+from attacks.recommenders.fitted_users import fitted_users
 from attacks.recommenders.pieck import PieckIpe, PieckOptions, PieckUea
 from attacks.recommenders.psmu import Psmu
+from attacks.view import AttackerView
 from data.public import public_part
 from protocol.requests import GlobalModel
 
@@ -113,17 +116,38 @@ def test_fed_rec_attack_splits_one_gradient_of_bounded_rows_over_its_users() -> 
     assert view.public is None
     with pytest.raises(ValueError, match="public"):
         attack.poison(view)
-    public = public_part(population(), 0.2, 0)
-    view = replace(view, public=public)
-    whole = attack._gradient(view)
-    view = replace(view, generator=np.random.default_rng(0))
-    again = FedRecAttack(options)
-    updates = again.poison(view)
+    view = replace(view, public=public_part(population(), 0.2, 0), generator=np.random.default_rng(0))
+    updates = attack.poison(view)
     assert bool((updates.row_counts <= 7).all())
     assert bool((torch.linalg.vector_norm(updates.rows, dim=1) <= 0.05 * (1 + 1e-6)).all())
     assert all(set(TARGETS) <= set(updates.select(torch.tensor([user])).items.tolist()) for user in range(2))
-    # By hand: an upload lowers the loss where it is stepped against, for the users that the attacker knows of.
-    assert float((whole[updates.items] * updates.rows).sum()) > 0
+    # With bounds that bind nothing the first user uploads the whole gradient, and nothing is left for the second.
+    view = replace(view, generator=np.random.default_rng(0))
+    updates = FedRecAttack(FedRecAttackOptions(rows=60, norm=1e9)).poison(view)
+    first = updates.select(torch.tensor([0]))
+    whole = torch.zeros_like(view.model.items).index_add_(0, first.items, first.rows)
+    torch.testing.assert_close(whole, by_hand(replace(view, generator=np.random.default_rng(0))))
+    assert not bool(updates.select(torch.tensor([1])).rows.any())
+
+
+def by_hand(view: AttackerView) -> torch.Tensor:
+    """FedRecAttack's gradient, user by user and target by target: g' is 1 from 0 on and eˣ below."""
+    splits, items = view.public
+    known = [set(items[splits[user] : splits[user + 1]].tolist()) for user in range(view.num_users)]
+    known = [own for own in known if own]
+    options, table = FedRecAttackOptions(), view.model.items
+    vectors = fitted_users(view, [torch.tensor(sorted(own)) for own in known], options.steps, options.rate)
+    gradient = torch.zeros_like(table)
+    for own, vector in zip(known, vectors, strict=True):
+        scores = (table @ vector).tolist()
+        best = sorted(set(range(len(table))) - own - set(TARGETS), key=lambda item: -scores[item])[:10]
+        for target in TARGETS:
+            if target not in own:
+                other = best.pop()
+                slope = min(1.0, math.exp(scores[other] - scores[target]))
+                gradient[other] += slope * vector
+                gradient[target] -= slope * vector
+    return gradient
 
 
 def test_the_public_part_is_a_share_of_training_items_and_of_no_held_out_one() -> None:

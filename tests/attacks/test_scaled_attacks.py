@@ -12,7 +12,7 @@ from attacked_world import PLAIN, Side, dense, random_updates, real_view, script
 from attacks.attack import Attack
 from attacks.claimed_examples import claiming
 from attacks.recommenders.cluster import ClusterAttack, ClusterOptions, dense_rows
-from attacks.recommenders.uniform_cluster import UniformClusterAttack, preview_of
+from attacks.recommenders.uniform_cluster import UniformClusterAttack, preview_of, rows_of
 from attacks.updates.distance_bounded import DistanceBoundedOptions, MinMax, MinSum
 from attacks.updates.inner_product_manipulation import InnerProductManipulation, InnerProductOptions
 from attacks.updates.lie import Lie, LieOptions
@@ -114,6 +114,11 @@ SEARCHED = {
         lambda factor: InnerProductManipulation(InnerProductOptions(factor)),
         "geometric-median",
     ),
+    "lie against nearest-neighbour mixing": (
+        Lie(LieOptions(assumed_rule="nnm+trimmed-mean")),
+        lambda z: Lie(LieOptions(z=z)),
+        "nnm+trimmed-mean",
+    ),
 }
 
 
@@ -166,7 +171,10 @@ def test_the_uniform_cluster_attack_is_a_mixture_within_the_honest_range_of_unif
     poisoned = dense_rows(plain.poison(cluster_view(plain)), num_items)
     own = dense_rows(view.honest, num_items)
     drawn = torch.arange(num_items)
-    everybody = dense_rows(view.train(torch.tensor(CONTROLLED)), num_items)
+    updates = view.train(torch.tensor(CONTROLLED))
+    everybody = dense_rows(updates, num_items)
+    some = drawn.flip(0)[:3]
+    assert torch.equal(rows_of(updates, some, num_items), everybody[:, some])
     preview = preview_of(view, drawn, everybody)
     lowest = min(preview.uniformity(rows) for rows in everybody)
     for mine, honest_rows, target in zip(sent, own, poisoned, strict=True):

@@ -19,10 +19,11 @@ import yaml
 
 from deploy.certificates import make_certificates
 from deploy.processes import Processes, free_ports, wait_until
-from deploy.services import GPU_DEPLOY, main, node_services
+from deploy.services import main, node_services
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
+CONSTRAINTS = PROJECT / "constraints.txt"
 DOCKERFILE = PROJECT / "deploy" / "Dockerfile"
 PATIENCE = 120.0
 
@@ -150,6 +151,23 @@ def test_the_image_holds_every_dependency_of_the_app() -> None:
     assert needed <= {line.partition("==")[0] for line in lines}
 
 
+def test_set_up_pins_every_dependency_by_hash_and_the_images_torch() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = [text for extra in ("dev", "results") for text in project["optional-dependencies"][extra]]
+    needed = {re.split(r"[^\w.-]", text)[0] for text in [*project["dependencies"], *extras]} - {
+        "robust-fedrec",
+        "torch",
+    }
+    pins = re.findall(
+        r"^([\w.-]+)==\S+(?: ;[^\n]*)? \\\n    --hash=sha256:\w{64}", CONSTRAINTS.read_text(), re.MULTILINE
+    )
+    assert needed <= set(pins)
+    assert len(pins) == len(re.findall(r"^\w", CONSTRAINTS.read_text(), re.MULTILINE))
+    torch = re.search(r"^TORCH := (.+)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert torch is not None
+    assert torch[1] in DOCKERFILE.read_text()
+
+
 def test_no_key_reaches_the_builder() -> None:
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
@@ -160,10 +178,10 @@ def test_the_image_is_pinned() -> None:
     lines = (PROJECT / "deploy" / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line and not line.startswith("#"))
     pinned = {line.partition("==")[0]: line.partition("==")[2] for line in lines if "==" in line}
-    for line in (PROJECT / "constraints.txt").read_text().splitlines():
-        name, separator, version = line.partition("==")
-        if separator and name in pinned:
-            assert pinned[name] == version, f"{name} is another version in constraints.txt"
+    for line in CONSTRAINTS.read_text().splitlines():
+        found = re.match(r"([\w.-]+)==([\w.]+)", line)
+        if found and found[1] in pinned:
+            assert pinned[found[1]] == found[2], f"{found[1]} is another version in constraints.txt"
     assert pinned["flwr"].startswith("1.34.")
 
 
@@ -211,14 +229,16 @@ def test_more_nodes_are_like_those_of_the_file() -> None:
 
 
 def test_nodes_with_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--first", "3", "--nodes", "2", "--gpu"])
+    main(["--first", "3", "--nodes", "2", "--gpus", "0", "1"])
     made = yaml.safe_load(capsys.readouterr().out)
     assert list(made["services"]) == ["benign-3", "benign-4"]
     service = made["services"]["benign-4"]
     config = service["command"][-1]
     assert config.startswith('role="benign" partition-id=4 num-partitions=${PARTITIONS:-3} ')
     assert config.endswith('device="cuda"')
-    assert service["deploy"] == GPU_DEPLOY
+    for name, gpu in (("benign-3", "0"), ("benign-4", "1")):
+        (device,) = made["services"][name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "device_ids": [gpu], "capabilities": ["gpu"]}
     assert folders_and_secrets(service) == {"ca.crt", "benign-4", "benign-4-state", "${DATA"}
 
 

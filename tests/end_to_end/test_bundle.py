@@ -1,4 +1,4 @@
-"""The bundle that Flower ships, and the fingerprint by which a server knows another program: both hold every room."""
+"""The bundle that Flower ships holds all that a run imports; its fingerprint, all that a node's answers depend on."""
 
 import json
 import os
@@ -46,11 +46,11 @@ def test_a_run_from_the_bundle_uses_nothing_that_is_not_in_it(bundle: Path, tmp_
     prefix = Path(sys.prefix)
     ours = {file for file in imported.values() if Path(file).is_relative_to(PROJECT)}
     assert {file for file in ours if not Path(file).is_relative_to(prefix)} == set()
-    of_bundle = {
-        Path(file).relative_to(bundle).parts[0] for file in imported.values() if Path(file).is_relative_to(bundle)
-    }
-    # What a node imports is fingerprinted; the server's own room is not, for nodes do not run it.
-    assert of_bundle == {*ROOMS, "server"}
+    in_bundle = [Path(file).relative_to(bundle) for file in imported.values() if Path(file).is_relative_to(bundle)]
+    # What a node's answers depend on is fingerprinted. The server's room is not, for nodes do not run it; nor is the
+    # project's own name, of which a run takes nothing but the check where its packages come from.
+    assert {path.parts[0] for path in in_bundle} == {*ROOMS, "server", "robust_fedrec"}
+    assert [path.name for path in in_bundle if path.parts[0] == "robust_fedrec"] == ["__init__.py"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -97,6 +97,23 @@ def test_several_runs_are_compared_in_one_page(attacked_run, tmp_path):
     assert {run for run, _ in page.cells} == {attacked_run.name, other.name}
 
 
+def test_a_comparison_leaves_the_first_runs_page_and_says_first_what_differs(attacked_run, tmp_path):
+    runs = [tmp_path / "first", tmp_path / "<!--<script>"]
+    for seed, run in enumerate(runs):
+        shutil.copytree(attacked_run, run)
+        config = json.loads((run / "config.json").read_text())
+        config["options"]["seed"] = seed
+        (run / "config.json").write_text(json.dumps(config))
+    path = write_report(runs)
+    assert path == tmp_path / "comparison.html"
+    assert not (runs[0] / "report.html").exists()
+    text = path.read_text()
+    assert text.index('<tr class="differs">') < text.index("At a glance") < text.index("All metrics")
+    data = re.search(r'id="plots">(.*?)</script>', text, re.DOTALL).group(1)
+    assert "<" not in data
+    assert any("<!--" in trace["name"] for plot in json.loads(data) for trace in plot["traces"])
+
+
 def test_the_page_needs_no_network(attacked_run, tmp_path):
     text = write_report([attacked_run], tmp_path / "report.html").read_text()
     assert "default-src 'none'" in text

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -12,13 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from robust_fedrec import IMPORTS, PROJECT
+from attacks import ATTACKS, IMAGE_ATTACKS
+from robust_fedrec import IMPORTS, PROJECT, simulate
 from robust_fedrec.command import COMMANDS, main
+from settings.options import OptionError
 
 IN_THE_WAY = ("models", "client", "server", "data", "settings")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | {
     "PYTHONPATH": str(PROJECT)
 }
+
+
+@pytest.fixture(autouse=True)
+def paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands put the project first in Python's path: what they change is set back."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
 @pytest.fixture
@@ -39,11 +51,11 @@ def test_the_command_works_beside_modules_of_the_projects_names(folder: Path) ->
     """As the installed script does it: by calling ``main``, with the folder in Python's path as well."""
     script = folder / "script.py"
     script.write_text("import sys\nfrom robust_fedrec.command import main\nsys.exit(main())\n")
-    for start in ([str(script)], ["-m", "robust_fedrec"]):
-        for command in (["experiments", "table1", "--dry-run", "--dataset", "synthetic"], ["recommend", "--help"]):
-            found = run(folder, *start, *command)
-            assert found.returncode == 0, found.stderr
-            assert found.stdout
+    table = ["experiments", "table1", "--dry-run", "--dataset", "synthetic"]
+    for start, command in (([str(script)], table), (["-m", "robust_fedrec"], ["recommend", "--help"])):
+        found = run(folder, *start, *command)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout
 
 
 @pytest.mark.parametrize("name", IN_THE_WAY)
@@ -97,3 +109,63 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys: pytest.Captu
     said = capsys.readouterr().err
     assert "'table1' is no command" in said
     assert all(name in said for name in COMMANDS)
+
+
+def test_a_wheel_holds_every_package_of_the_program() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert all(target == f"robust_fedrec/packages/{source}" for source, target in packed.items())
+    bundled = {pattern.removesuffix("/**/*.py") for pattern in project["tool"]["flwr"]["app"]["fab-include"]}
+    own = {"robust_fedrec/__init__.py"}
+    assert bundled - own == set(packed) - {"pyproject.toml", "deploy", "experiments"}
+
+
+def test_a_misspelt_option_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "atack=cluster"])
+    assert ended.value.code == 2
+    assert "There is no option 'atack': did you mean 'attack'?" in capsys.readouterr().err
+    with pytest.raises(OptionError, match="did you mean 'num-server-rounds'"):
+        simulate(num_server_round=3)
+
+
+def test_a_run_from_python_can_be_looked_at(tmp_path: Path) -> None:
+    done = simulate(
+        num_server_rounds=2, eval_every=1, engine="local", num_nodes=1, tracker="none", output_dir=str(tmp_path)
+    )
+    assert done.directory.parent == tmp_path
+    assert done.summary == json.loads((done.directory / "summary.json").read_text())
+    assert [row["round"] for row in done.rounds] == [1, 2]
+    assert [row["round"] for row in done.metrics][-1] == 2
+    assert done.model["items"].shape[1] == 64
+    assert done.report().parent == done.directory
+
+
+def test_the_names_that_are_listed_are_those_that_a_run_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "attacks"]) == 0
+    assert set(capsys.readouterr().out.split()) == {"none", *ATTACKS, *IMAGE_ATTACKS}
+
+
+def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    well = {
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "no_proxy": "127.0.0.1",
+    }
+    for name, value in {**well, "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor"]) == 0, capsys.readouterr().out
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("FLWR_LOCAL_CONTROL_API_PORT", str(taken.getsockname()[1]))
+        assert main(["doctor"]) == 0
+    assert "something listens on port" in capsys.readouterr().out
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "1")
+    monkeypatch.setenv("FLWR_LOCAL_CONTROL_API_PORT", "none")
+    assert main(["doctor"]) == 1
+    looked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("LOOK")]
+    assert [("doctor --fix" in line, "FLWR_LOCAL_CONTROL_API_PORT" in line) for line in looked] == [
+        (True, False),
+        (False, True),
+    ]

@@ -49,6 +49,7 @@ def kept(store: Store) -> dict[str, Any]:
             "rounds": last.tolist(),
             "vectors": values.tobytes(),
             "attack": store.attack(),
+            "memory": store.attack_memory(),
             "newest": store.newest(),
         }
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.adam import Moments
 from protocol.updates import Gradient, Updates, make_updates, splits_of
-from strategies.rule import Aggregate, ServerView
+from strategies.rule import Aggregate, ServerView, Verdict, Wrapper
 from strategies.server_model import ServerModel
 
 Floats = NDArray[np.float64]
@@ -85,6 +85,16 @@ def model_of(shape: Shape, weight_decay: float = 0.0, rounds: int = 3) -> Server
     for _ in range(rounds):
         model = model.step(Gradient(normal(shape.num_items, shape.dim), normal(shape.num_shared)))
     return model
+
+
+class DropsEverybody(Wrapper):
+    """A rule of somebody's own, which leaves nobody."""
+
+    name = "drops-everybody"
+
+    def judge(self, updates: Updates, server: ServerView) -> tuple[Updates, Verdict]:
+        nobody = torch.zeros(len(updates), dtype=torch.bool)
+        return updates.select(nobody), Verdict(self.name, updates.users, nobody.double(), nobody, {})
 
 
 def view(model: ServerModel, clients_per_round: int = 50, seed: int = 0) -> ServerView:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     Bulyan,
@@ -22,21 +23,24 @@ from flwr.serverapp.strategy import (
     QFedAvg,
     Strategy,
 )
+from scipy.spatial.distance import pdist
 
 from protocol.updates import Updates
 from settings.options import OptionError
 from strategies.flower import Robust
 from strategies.rule import ServerView
+from strategies.rules.popularity_separation import separation
 from strategies.rules.union import Union
 
 ITEMS, DIM, HIDDEN = 6, 3, 5
+TABLE = "item_embedding.weight"
 Arrays = dict[str, np.ndarray]
 
 
 def start(seed: int = 0) -> Arrays:
     generator = np.random.default_rng(seed)
     return {
-        "item_embedding.weight": generator.normal(size=(ITEMS, DIM)).astype(np.float32),
+        TABLE: generator.normal(size=(ITEMS, DIM)).astype(np.float32),
         "layer.weight": generator.normal(size=(HIDDEN, DIM)).astype(np.float32),
         "norm.num_batches_tracked": np.array(3),
         "layer.scale": np.array(generator.normal(), np.float32),
@@ -53,7 +57,7 @@ def trained(arrays: Arrays, seed: int, size: float = 0.1) -> Arrays:
     moved = {}
     for name, values in arrays.items():
         moved[name] = np.asarray(values + size * generator.normal(size=values.shape)).astype(values.dtype)
-    moved["item_embedding.weight"][[0, 4]] = arrays["item_embedding.weight"][[0, 4]]
+    moved[TABLE][[0, 4]] = arrays[TABLE][[0, 4]]
     if "norm.num_batches_tracked" in arrays:
         moved["norm.num_batches_tracked"] = np.array(4)
     return moved
@@ -264,7 +268,33 @@ def test_evaluations_are_of_numbers_that_can_be_believed() -> None:
     assert found["accuracy"] == pytest.approx(0.5)
 
 
-def test_the_item_table_makes_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", WRAPPED)
+def test_where_a_rule_drops_everybody_the_model_stays(name: str) -> None:
+    made, arrays = Robust(WRAPPED[name](), "norm-bound+random_updates:DropsEverybody"), start()
+    list(made.configure_train(1, record(arrays), ConfigRecord(), NoGrid()))  # type: ignore[arg-type]
+    found, metrics = made.aggregate_train(1, honest(arrays))
+    assert found is None
+    assert metrics is not None
+    assert metrics["robust-drops-everybody-dropped"] == 8
+
+
+def test_a_rule_remembers_the_rounds_before_and_goes_against_its_gradient() -> None:
+    """Item 4 is popular by the first round alone; a client's difference is minus a gradient."""
+    options = {"popularity-separation-weight": 0.5, "popularity-separation-popular": 1 / ITEMS}
+    made, arrays = robust("popularity-separation", item_table=TABLE, options=options, weight_bound=0.0)
+    found: Arrays = {}
+    for touched, count in ((4, 8), (2, 5)):
+        moved = {**arrays, TABLE: arrays[TABLE].copy()}
+        moved[TABLE][touched] += 0.5
+        found = numbers(made.aggregate_train(1, [answer(node, moved) for node in range(1, count + 1)])[0])
+    expected = arrays[TABLE].copy()
+    expected[2] += 0.5
+    expected -= 0.5 * separation(torch.from_numpy(arrays[TABLE]), torch.tensor([4]))[1].numpy()
+    np.testing.assert_allclose(found[TABLE], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", ["adam", "sgd"])
+def test_the_item_table_makes_rows(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Updates] = []
     judge = Union.judge
 
@@ -273,13 +303,16 @@ def test_the_item_table_makes_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         return judge(self, updates, server)
 
     monkeypatch.setattr(Union, "judge", watched)
-    made, arrays = robust("union", item_table="item_embedding.weight")
+    made, arrays = robust("union", item_table=TABLE, options={"union-step": step})
     made.aggregate_train(1, honest(arrays))
     (updates,) = seen
+    # UNION measures the tables that the clients returned.
+    uniformity = [pdist(trained(arrays, node)[TABLE]).mean() for node in range(1, 9)]
+    np.testing.assert_allclose(made.verdicts[0].notes["min_uniformity"], min(uniformity), rtol=1e-6)
     assert updates.row_counts.tolist() == [ITEMS - 2] * 8
     assert updates.items[:4].tolist() == [1, 2, 3, 5]
     assert updates.shared.shape == (8, HIDDEN * DIM + 1)
-    change = trained(arrays, 1)["item_embedding.weight"] - arrays["item_embedding.weight"]
+    change = trained(arrays, 1)[TABLE] - arrays[TABLE]
     np.testing.assert_allclose(updates.rows[:4].numpy(), change[[1, 2, 3, 5]], atol=1e-6)
 
 

@@ -16,10 +16,23 @@ from dense_references import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_updates import Shape, assert_close, dense, flat, from_dense, model_of, random_updates, shapes, view, whole
+from random_updates import (
+    DropsEverybody,
+    Shape,
+    assert_close,
+    dense,
+    flat,
+    from_dense,
+    model_of,
+    random_updates,
+    shapes,
+    view,
+    whole,
+)
 from sklearn.cluster import MeanShift, estimate_bandwidth
 
 from protocol.updates import Updates, concat
+from strategies.rule import NobodyLeftError, Wrapper
 from strategies.rules.bucketing import Bucketing, BucketingOptions
 from strategies.rules.divide_and_conquer import DivideAndConquer, DivideAndConquerOptions
 from strategies.rules.flame import Flame, FlameOptions, majority_cluster
@@ -114,6 +127,18 @@ def test_who_sits_in_a_dropped_bucket_is_dropped() -> None:
     assert 1000 in dropped
     assert len(dropped) in (1, 2)
     assert sorted(behind.users.tolist()) == sorted(updates.users.tolist())
+
+
+@pytest.mark.parametrize("front", [Bucketing, Flame])
+def test_where_a_rule_behind_drops_everybody_all_verdicts_are_told(front: type[Wrapper]) -> None:
+    shape = Shape(2, 5, 8, 3, 0, 0.8)
+    updates = random_updates(shape)
+    with pytest.raises(NobodyLeftError) as raised:
+        front(DropsEverybody()).aggregate(updates, view(model_of(shape)))
+    first, behind = raised.value.verdicts
+    assert [first.rule, behind.rule] == [front.name, DropsEverybody.name]
+    assert sorted(behind.users.tolist()) == sorted(first.users[first.kept].tolist())
+    assert not bool(behind.kept.any())
 
 
 @given(shape=shapes(smallest=3), f=st.integers(0, 3))

@@ -25,7 +25,7 @@ from random_updates import (
 
 from protocol.updates import Updates, concat
 from strategies.rule import Mean, Rule
-from strategies.rules.bucketing import Bucketing
+from strategies.rules.bucketing import Bucketing, BucketingOptions
 from strategies.rules.bulyan import Bulyan, BulyanOptions
 from strategies.rules.centered_clipping import CenteredClipping
 from strategies.rules.divide_and_conquer import DivideAndConquer, DivideAndConquerOptions
@@ -101,12 +101,16 @@ def test_without_assumed_attackers_nothing_is_lost(shape: Shape) -> None:
         TrimmedMean(TrimmedMeanOptions(beta=0.0)),
         Bulyan(BulyanOptions(num_malicious_nodes=0)),
         PerItemTrimmedMean(TrimmedMeanOptions(num_malicious_nodes=0)),
+        # Every mixture is the mean of all.
+        NearestNeighborMixing(Median(), MixingOptions(num_malicious_nodes=0)),
     ):
         assert_close(flat(rule.aggregate(updates, view(model)).gradient), plain)
     for wrapper in (
         MultiKrum(options=KrumOptions(num_malicious_nodes=0)),
         NormBound(options=NormBoundOptions(1e9)),
         SupportBound(options=SupportBoundOptions(rows_per_example=1000.0)),
+        DivideAndConquer(options=DivideAndConquerOptions(num_malicious_nodes=0)),
+        Bucketing(options=BucketingOptions(size=1)),
     ):
         assert_close(flat(wrapper.aggregate(updates, view(model)).gradient), weights @ matrix)
 
