@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -14,10 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
+from flwr.cli.app import app as flwr_app
+from flwr.supercore.cli.flower_superexec import _parse_args
+from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
+from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
+from typer.main import get_command
 
 from deploy.certificates import make_certificates
+from deploy.health import serving
 from deploy.processes import Processes, free_ports, wait_until
 from deploy.services import main, node_services
 
@@ -284,19 +292,25 @@ class Containers:
         return [self.here(part, name) for part in self.services[name]["command"]]
 
     def start(self, name: str) -> None:
-        """As Compose does: when what it depends on is healthy; waits until it is healthy itself."""
         for folder in (self.folder / "state" / name, self.folder / "data", self.folder / "runs"):
             folder.mkdir(parents=True, exist_ok=True)
-        process = self.processes.start(name, self.command(name), self.environment(name), self.folder)
+        self.processes.start(name, self.command(name), self.environment(name), self.folder)
+
+    def health_check(self, name: str) -> list[str]:
+        return [self.here(part, name) for part in self.services[name]["healthcheck"]["test"][1:]]
+
+    def wait_until_healthy(self, name: str) -> None:
+        """As Compose does before it starts what depends on it, but without a program for each look."""
 
         def healthy() -> bool:
-            assert process.poll() is None, self.processes.log(name)
-            return self.healthy(name)
+            assert self.processes.running[name].poll() is None, self.processes.log(name)
+            return serving(self.health_check(name)[-1])
 
-        wait_until(healthy, PATIENCE, f"{name} is healthy", pause=1.0)
+        wait_until(healthy, PATIENCE, f"{name} is healthy")
 
     def healthy(self, name: str) -> bool:
-        check = [self.here(part, name) for part in self.services[name]["healthcheck"]["test"][1:]]
+        """What its health check says."""
+        check = self.health_check(name)
         done = subprocess.run(check, env=self.environment(name), cwd=self.folder, capture_output=True, check=False)
         return done.returncode == 0
 
@@ -323,11 +337,14 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
     with Processes(folder / "logs") as processes:
         containers = Containers(folder, processes, {"PARTITIONS": "1", "RUN_CONFIG": run})
         containers.start("superlink")
+        containers.wait_until_healthy("superlink")
         containers.start("superexec")
         registered = containers.run("register")
         assert registered.returncode == 0, registered.stderr
         for name in ("benign-0", "attacker-0"):
             containers.start(name)
+        for name in ("superexec", "benign-0", "attacker-0"):
+            containers.wait_until_healthy(name)
         yield containers
 
 
@@ -351,23 +368,30 @@ def test_registering_again_changes_nothing(containers: Containers) -> None:
     assert "2 nodes may connect" in again.stdout
 
 
-def test_every_option_is_one_that_the_programs_have() -> None:
-    """Also those of services that are not started here."""
+PARSERS = {
+    "flower-superlink": _parse_args_run_superlink,
+    "flower-supernode": _parse_args_run_supernode,
+    "flower-superexec": _parse_args,
+}
+
+
+def test_every_command_is_one_that_the_programs_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of services that are not started here; ``register`` is."""
+    monkeypatch.setattr(argparse.ArgumentParser, "exit", unexpected)
     for name, service in services().items():
-        command = [part for part in service["command"] if part.startswith("--") or not part.startswith("-")]
-        program = command[0] if command[0] != "python" else service["command"][2]
-        run = ["-m", program] if program.startswith("deploy.") else None
-        if program == "deploy.connect":
+        program, *arguments = service["command"]
+        if name == "register":
             continue
-        executable = [sys.executable, *run] if run else [str(Path(sys.executable).with_name(program))]
-        text = subprocess.run(
-            [*executable, "--help"],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"},
-            check=True,
-        ).stdout
-        for option in command[1:]:
-            if option.startswith("--"):
-                assert option.partition("=")[0] in text, f"{name}: {option}"
+        if name == "submit":
+            program, *arguments = arguments[arguments.index("--") + 1 :]
+            assert program == "flwr", name
+            flwr = get_command(flwr_app)
+            assert isinstance(flwr, click.Group)
+            flwr.commands[arguments[0]].make_context(program, arguments[1:])
+            continue
+        PARSERS[program]().parse_args(arguments)
+
+
+def unexpected(parser: argparse.ArgumentParser, status: int = 0, message: str | None = None) -> None:
+    """What a parser does in place of ending the tests."""
+    raise AssertionError(message)
