@@ -28,6 +28,7 @@ from deploy.certificates import make_certificates
 from deploy.health import serving
 from deploy.processes import Processes, free_ports, wait_until
 from deploy.services import main, node_services
+from models.kernels.compiled import code_folder
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
@@ -227,6 +228,13 @@ def test_each_node_has_its_own_key_and_its_own_state_and_nobody_else_s() -> None
         assert not any(others & folders_and_secrets(other) for key, other in services().items() if key != name)
 
 
+def test_every_service_that_computes_keeps_its_compiled_kernels() -> None:
+    """Else each new container compiles for minutes: its own root cannot be written."""
+    assert "NUMBA_CACHE_DIR=/state" in DOCKERFILE.read_text()
+    for name in ("superexec", "benign-0", "benign-1", "benign-2", "attacker-0"):
+        assert f"{name}-state:/state" in services()[name]["volumes"]
+
+
 def test_more_nodes_are_like_those_of_the_file() -> None:
     whole = yaml.safe_load(COMPOSE.read_text())
     for role, numbers in (("benign", range(3)), ("attacker", range(1))):
@@ -285,7 +293,10 @@ class Containers:
         values["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         values["HOME"] = str(self.folder)
         found = {key: self.here(value, name) for key, value in values.items() if key != "PATH"}
-        found |= self.services[name].get("environment", {})
+        # A container keeps its compiled kernels on its volume. Compiling them for each service here would take minutes.
+        folder = code_folder()
+        assert folder is not None
+        found |= {"NUMBA_CACHE_DIR": str(folder.parent), **self.services[name].get("environment", {})}
         return {**found, "PATH": values["PATH"], "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
 
     def command(self, name: str) -> list[str]:
