@@ -27,7 +27,7 @@ def promoting_updates(view: AttackerView, rows: Tensor, shared: Tensor) -> Updat
 
 
 def own_updates(view: AttackerView, items: list[Tensor], rows: list[Tensor], shared: Tensor) -> Updates:
-    """Each selected user uploads what is its own: ``items`` (r,), ascending, ``rows`` (r, d), a row of ``shared`` (n, p).
+    """Each selected user uploads its own: ``items`` (r,), ascending, ``rows`` (r, d), and a row of ``shared`` (n, p).
 
     Users and ``num_examples`` are those of the honest updates.
     """
