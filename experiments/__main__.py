@@ -12,6 +12,7 @@ from experiments.papers import poisoning
 from experiments.runner.choices import add_grid_options, add_place_options, at_least_one, option_of, place_of, plan_of
 from experiments.runner.grid import Grid
 from experiments.runner.own_grid import names
+from robust_fedrec.command import reader_left
 from settings.options import OptionError
 
 GRID_COMMANDS = {
@@ -40,13 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit status."""
     try:
         asked = parser().parse_args(arguments)
-        return int(asked.run(asked))
+        status = int(asked.run(asked))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("\rInterrupted: every process is ended; what was completed is kept.", file=sys.stderr)
         return 130
     except OptionError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        return reader_left()
 
 
 def parser() -> argparse.ArgumentParser:
