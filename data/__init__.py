@@ -17,7 +17,7 @@ from data.interactions import Interactions
 from settings.options import OptionError, require
 from settings.paths import absolute, is_file, status_of
 
-__all__ = ["DATASETS", "FORMATS", "default_data_dir", "load", "version_of"]
+__all__ = ["DATASETS", "FORMATS", "default_data_dir", "load", "located", "version_of"]
 
 
 # Each loader is imported where it is used: who trains on one data set does not pay for the others.
@@ -100,6 +100,11 @@ def load(name_or_path: str, data_dir: str | Path | None = None, columns: str = "
         f"dataset = {name_or_path!r}: expected one of {', '.join(map(repr, DATASETS))}, "
         f"or the path of a file that ends in {', '.join(FORMATS)}."
     )
+
+
+def located(name_or_path: str) -> str:
+    """A data set's name as it is, a file's path made absolute. Raises ``OptionError`` for what can be no path."""
+    return str(absolute("dataset", name_or_path)) if name_or_path.endswith(tuple(FORMATS)) else name_or_path
 
 
 def version_of(name_or_path: str) -> tuple[int, int]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from data.columns import chosen_columns, require_columns
 from data.delimited import read_columns
 from data.file_error import DataFileError
@@ -41,6 +43,18 @@ def read_inter(path: Path, name: str | None = None, columns: str = "") -> Intera
         require_readable(items, source, chosen[1], 2),
         numbers(times, source, "timestamp", 2),
     )
+
+
+def write_inter(interactions: Interactions, path: Path) -> None:
+    """Write a file that ``read_inter`` reads, packed where its name ends in ``.gz``; equal data give equal bytes."""
+    users = np.repeat(np.arange(interactions.num_users), interactions.counts).tolist()
+    times = (str(time) for time in np.asarray(interactions.times).tolist())
+    user_ids, item_ids = interactions.user_ids.tolist(), interactions.item_ids.tolist()
+    rows = zip(users, np.asarray(interactions.items).tolist(), times, strict=True)
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    lines += [f"{user_ids[user]}\t{item_ids[item]}\t{time}" for user, item, time in rows]
+    content = ("\n".join(lines) + "\n").encode()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 @contextmanager

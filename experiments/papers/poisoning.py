@@ -85,7 +85,7 @@ def poisoning_grid(plan: Plan) -> Grid:
                 options = {key: value for key, value in options.items() if not key.startswith(unused)}
             entries.append(Entry((attack, defense), cells_of(plan, options), None, baseline))
     malicious = float(plan.extra.get("malicious-fraction", MALICIOUS))
-    title = f"Poisoned image classifiers: {model} on {plan.dataset}, {100 * malicious:g} % malicious clients"
+    title = f"Poisoned image classifiers: {model} on {plan.data}, {100 * malicious:g} % malicious clients"
     return Grid("deep-poisoning", title, ("attack", "defense"), tuple(entries), ("accuracy", "attack_success"))
 
 

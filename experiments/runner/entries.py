@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from data import located
 from experiments.papers import paper
 from experiments.runner.cell import Cell, cell
 from experiments.runner.grid import Entry, Plan
@@ -24,7 +25,8 @@ def options(
     rounds = plan.rounds_of(defense)
     setting = paper.SETTINGS.get((plan.dataset, plan.model), paper.OTHER_SETTING)
     chosen: dict[str, Scalar] = dict(setting)
-    chosen |= {"dataset": plan.dataset, "model": plan.model, "attack": attack, "defense": defense}
+    # A run is a process in another folder: a file's path must not count from here.
+    chosen |= {"dataset": located(plan.dataset), "model": plan.model, "attack": attack, "defense": defense}
     chosen |= {"num-server-rounds": rounds, "eval-every": max(1, rounds // paper.EVALUATIONS)}
     chosen |= {"malicious-fraction": fraction, **({} if defense == "none" else paper.DEFENDED)}
     chosen |= {**more, **plan.extra}

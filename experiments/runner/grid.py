@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from experiments.papers import paper
 from experiments.runner.cell import Cell
@@ -29,6 +30,11 @@ class Plan:
     extra: Mapping[str, Scalar] = field(default_factory=dict)
     attacks: tuple[str, ...] = ()
     defenses: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> str:
+        """What a title calls the data set: its name, or that of its file."""
+        return Path(self.dataset).name
 
     @property
     def changed(self) -> dict[str, Scalar]:

@@ -23,7 +23,7 @@ def table1(plan: Plan) -> Grid:
     """Every attack without defense, 1 % malicious."""
     attacks = [attack for attack in paper.ATTACKS if attack != "cluster+cl"]
     lines = [entry(plan, (paper.attack_label(attack),), attack, baseline=0) for attack in (*attacks, *plan.attacks)]
-    title = f"Table 1: attacks on {plan.model} trained on {plan.dataset}, no defense, 1 % malicious users"
+    title = f"Table 1: attacks on {plan.model} trained on {plan.data}, no defense, 1 % malicious users"
     return Grid("table1", title, ("attack",), tuple(lines), ("hr@5", "ndcg@5"))
 
 
@@ -37,7 +37,7 @@ def table3(plan: Plan) -> Grid:
             for attack in ("cluster", "cluster+cl")
         ),
     ]
-    title = f"Table 3: an attacker who also trains UNION's task, {plan.model} on {plan.dataset}, 1 % malicious users"
+    title = f"Table 3: an attacker who also trains UNION's task, {plan.model} on {plan.data}, 1 % malicious users"
     return Grid("table3", title, ("defense", "attack"), tuple(lines))
 
 
@@ -49,7 +49,7 @@ def table4(plan: Plan) -> Grid:
             lines += [
                 entry(plan, (paper.attack_label(attack), percent(fraction)), attack, fraction=fraction, baseline=0)
             ]
-    title = f"Table 4: fewer malicious users, {plan.model} on {plan.dataset}, no defense"
+    title = f"Table 4: fewer malicious users, {plan.model} on {plan.data}, no defense"
     return Grid("table4", title, ("attack", "malicious"), tuple(lines))
 
 
@@ -63,7 +63,7 @@ def table5(plan: Plan) -> Grid:
             for attack in paper.TABLE_5_ATTACKS
         ),
     ]
-    title = f"Table 5: 5 % malicious users, {plan.model} on {plan.dataset}"
+    title = f"Table 5: 5 % malicious users, {plan.model} on {plan.data}"
     return Grid("table5", title, ("defense", "attack"), tuple(lines))
 
 
@@ -81,13 +81,13 @@ def figure2(plan: Plan) -> Grid:
     ]
     calm = {line.labels[0]: at for at, line in enumerate(lines) if _is_calm(line)}
     lines = [replace(line, baseline=calm[line.labels[0]]) for line in lines]
-    title = f"Figure 2: every defense against every attack, {plan.model} on {plan.dataset}, 1 % malicious users"
+    title = f"Figure 2: every defense against every attack, {plan.model} on {plan.data}, 1 % malicious users"
     return Grid("figure2", title, ("defense", "attack"), tuple(lines))
 
 
 def worst_case(plan: Plan) -> Grid:
     """Figure 2's runs: which attack hurts each defense most."""
-    title = f"Every defense under its worst attack, {plan.model} on {plan.dataset}, 1 % malicious users"
+    title = f"Every defense under its worst attack, {plan.model} on {plan.data}, 1 % malicious users"
     return replace(figure2(plan), name="worst-case", title=title)
 
 
@@ -108,7 +108,7 @@ def figure3(plan: Plan) -> Grid:
             drawn = paper.drawn_in_figure3(plan.dataset, plan.model, clusters, adaptive=adaptive)
             line = entry(plan, labels, "cluster", baseline=0, more=more)
             lines += [replace(line, printed=None if plan.changed else drawn)]
-    title = f"Figure 3: ClusterAttack's number of clusters, adaptive or fixed, {plan.model} on {plan.dataset}"
+    title = f"Figure 3: ClusterAttack's number of clusters, adaptive or fixed, {plan.model} on {plan.data}"
     return Grid("figure3", title, ("K", "initially"), tuple(lines))
 
 
@@ -121,7 +121,7 @@ def figure4(plan: Plan) -> Grid:
         entry(one_seed, (label,), "cluster", "union", baseline=0, more={"contrastive-task": task})
         for label, task in tasks
     ]
-    title = f"Figure 4: received updates and their uniformities, {plan.model} on {plan.dataset}"
+    title = f"Figure 4: received updates and their uniformities, {plan.model} on {plan.data}"
     note = f"Drawn: rounds 1 to {FIGURE_4_ROUNDS}, ten a column; a column's PCA is of all updates of its rounds."
     return Grid("figure4", title, ("UNION",), tuple(lines), notes=(note,))
 
@@ -138,7 +138,7 @@ def defense_tax(plan: Plan) -> Grid:
         *plan.defenses,
     ]
     lines = [entry(plan, (paper.defense_label(defense),), "none", defense, baseline=0) for defense in defenses]
-    title = f"Defense tax: every defense without an attack, {plan.model} on {plan.dataset}"
+    title = f"Defense tax: every defense without an attack, {plan.model} on {plan.data}"
     return Grid("defense-tax", title, ("defense",), tuple(lines), ("hr@5", "ndcg@5"))
 
 
@@ -149,7 +149,7 @@ def ratios(plan: Plan) -> Grid:
         for fraction in RATIOS:
             labels = (paper.defense_label(defense), percent(fraction))
             lines += [entry(plan, labels, "cluster", defense, fraction, baseline=0)]
-    title = f"ClusterAttack by the share of malicious users, {plan.model} on {plan.dataset}"
+    title = f"ClusterAttack by the share of malicious users, {plan.model} on {plan.data}"
     return Grid("ratios", title, ("defense", "malicious"), tuple(lines))
 
 
@@ -166,7 +166,7 @@ def recovery(plan: Plan) -> Grid:
         lines += [entry(shared, (paper.defense_label(defense), "no attack"), "none", defense, baseline=at)]
         labels = (paper.defense_label(defense), f"ClusterAttack until round {stop}")
         lines += [entry(shared, labels, "cluster", defense, baseline=at, more={"attack-stop": stop})]
-    title = f"Recovery after ClusterAttack stops, {plan.model} on {plan.dataset}"
+    title = f"Recovery after ClusterAttack stops, {plan.model} on {plan.data}"
     return Grid("recovery", title, ("defense", "attack"), tuple(lines))
 
 

@@ -75,7 +75,7 @@ def readings(plan: Plan) -> Grid:
     lines.append(entry(plan, (cluster, unguarded, doubled), "cluster", baseline=1, more=twice))
     known = {line.labels[:2]: line.printed for line in lines if line.printed}
     entries = tuple(replace(line, printed=known.get(line.labels[:2])) for line in lines)
-    title = f"Readings of the paper's attacks and defenses, {plan.model} on {plan.dataset}, 1 % malicious users"
+    title = f"Readings of the paper's attacks and defenses, {plan.model} on {plan.data}, 1 % malicious users"
     note = "The first reading of each attack and defense is the default; docs/attacks.md says what the others change. "
     note += f"Change: against the run without attack and defense; of the last line against the one with {doubled}."
     return Grid("readings", title, ("attack", "defense", "reading"), entries, notes=(note,))

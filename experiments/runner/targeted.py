@@ -47,7 +47,7 @@ def targeted(plan: Plan) -> Grid:
             for share in SHARES:
                 labels = (label, paper.attack_label(attack), percent(share))
                 lines += [entry(shared, labels, attack, defense, share, baseline=at)]
-    title = f"Attacks that promote items against defenses, {plan.model} on {plan.dataset}"
+    title = f"Attacks that promote items against defenses, {plan.model} on {plan.data}"
     return Grid("targeted", title, ("defense", "attack", "malicious"), tuple(lines), METRICS, (_about(shared),))
 
 
@@ -60,7 +60,7 @@ def union_targeted(plan: Plan) -> Grid:
         for attack in ("none", *ATTACKS, *plan.attacks):
             labels = (guard.label, paper.attack_label(attack))
             lines += [entry(shared, labels, attack, guard.defense, baseline=at, more=guard.options)]
-    title = f"UNION's contrastive task under attacks that promote items, {plan.model} on {plan.dataset}, 1 % malicious"
+    title = f"UNION's contrastive task under attacks that promote items, {plan.model} on {plan.data}, 1 % malicious"
     return Grid("union-targeted", title, ("UNION", "attack"), tuple(lines), METRICS, (_about(shared),))
 
 

@@ -35,7 +35,7 @@ def worst_map(plan: Plan) -> Grid:
         for share in SHARES:
             at = baselines.get(share, 0)
             lines += [_attacked(plan, label, attack, defense, share, at) for attack in attacks]
-    title = f"The worst attack on every defense, by the share of malicious users, {plan.model} on {plan.dataset}"
+    title = f"The worst attack on every defense, by the share of malicious users, {plan.model} on {plan.data}"
     grid = Grid(NAME, title, ("defense", "malicious", "attack"), tuple(lines))
     return with_rounds(grid, plan.rounds, paper.ROUNDS)
 

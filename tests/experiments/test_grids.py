@@ -160,3 +160,10 @@ def test_every_line_is_compared_with_one_of_the_same_seeds(name):
             for one, other in pairs
             for seed in ("seed", "attacker-seed")
         )
+
+
+def test_a_file_of_ones_own_is_found_from_any_folder_and_titles_name_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = GRIDS["table1"](Plan(dataset="own/data.csv"))
+    assert {cell.options["dataset"] for cell in grid.cells} == {str(tmp_path / "own" / "data.csv")}
+    assert "trained on data.csv," in grid.title
