@@ -38,6 +38,53 @@ def middle_means(rows: Rows, total: int, low: int, high: int) -> Rows:
 
 
 @compiled
+def counted_middle_means(rows: Rows, counts: Rows, total: int, low: int, high: int) -> Rows:
+    """(m, d): ``middle_means`` where row k of item i stands for ``counts`` (m, t) equal ones; the rest are zeros."""
+    means = np.empty((len(rows), rows.shape[2]), rows.dtype)
+    for i in range(len(rows)):
+        _counted_middle(rows[i], counts[i], total, low, high, means[i])
+    return means
+
+
+@compiled
+def _counted_middle(rows: Rows, counts: Rows, total: int, low: int, high: int, means: Rows) -> None:
+    sent, dim = rows.shape
+    values, shares = np.empty((sent + 1, WIDTH), rows.dtype), np.empty((sent + 1, WIDTH), rows.dtype)
+    first, stop, zero = rows.dtype.type(low), rows.dtype.type(high), rows.dtype.type(0)
+    for start in range(0, dim, WIDTH):
+        width = min(WIDTH, dim - start)
+        # All that was not sent is one more row, of zeros.
+        values[:] = 0
+        shares[sent] = total - counts.sum()
+        for k in range(sent):
+            shares[k] = counts[k]
+            for c in range(width):
+                values[k, c] = rows[k, start + c]
+        _sort_counted(values, shares)
+        below, sums = np.zeros(WIDTH, rows.dtype), np.zeros(WIDTH, rows.dtype)
+        for k in range(sent + 1):
+            for c in range(WIDTH):
+                above = below[c] + shares[k, c]
+                inside = min(above, stop) - max(below[c], first)
+                sums[c] += inside * values[k, c] if inside > 0 else zero
+                below[c] = above
+        for c in range(width):
+            means[start + c] = sums[c] / (high - low)
+
+
+@compiled
+def _sort_counted(values: Rows, shares: Rows) -> None:
+    """Put each column of ``values`` (t, WIDTH) in ascending order, and ``shares`` in the same one, by insertion."""
+    for last in range(1, len(values)):
+        for k in range(last, 0, -1):
+            for c in range(WIDTH):
+                lower, higher, before, after = values[k - 1, c], values[k, c], shares[k - 1, c], shares[k, c]
+                turned = lower > higher
+                values[k - 1, c], values[k, c] = (higher, lower) if turned else (lower, higher)
+                shares[k - 1, c], shares[k, c] = (after, before) if turned else (before, after)
+
+
+@compiled
 def means_around_medians(rows: Rows, total: int, nearest: int) -> Rows:
     """(m, d): the mean of the ``nearest`` values to the median of ``total``: the t of (m, t, d), the rest zeros.
 
