@@ -7,6 +7,8 @@ on many coordinates at once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +52,7 @@ def counted_middle_means(rows: Rows, counts: Rows, total: int, low: int, high: i
 def _counted_middle(rows: Rows, counts: Rows, total: int, low: int, high: int, means: Rows) -> None:
     sent, dim = rows.shape
     values, shares = np.empty((sent + 1, WIDTH), rows.dtype), np.empty((sent + 1, WIDTH), rows.dtype)
-    first, stop, zero = rows.dtype.type(low), rows.dtype.type(high), rows.dtype.type(0)
+    first, stop = rows.dtype.type(low), rows.dtype.type(high)
     for start in range(0, dim, WIDTH):
         width = min(WIDTH, dim - start)
         # All that was not sent is one more row, of zeros.
@@ -60,28 +62,36 @@ def _counted_middle(rows: Rows, counts: Rows, total: int, low: int, high: int, m
             shares[k] = counts[k]
             for c in range(width):
                 values[k, c] = rows[k, start + c]
-        _sort_counted(values, shares)
+        # By insertion: of equal rows few are left.
+        for last in range(1, sent + 1):
+            for k in range(last, 0, -1):
+                _exchange_counted(values[k - 1], values[k], shares[k - 1], shares[k])
         below, sums = np.zeros(WIDTH, rows.dtype), np.zeros(WIDTH, rows.dtype)
         for k in range(sent + 1):
-            for c in range(WIDTH):
-                above = below[c] + shares[k, c]
-                inside = min(above, stop) - max(below[c], first)
-                sums[c] += inside * values[k, c] if inside > 0 else zero
-                below[c] = above
+            _add_counted(values[k], shares[k], below, first, stop, sums)
         for c in range(width):
             means[start + c] = sums[c] / (high - low)
 
 
 @compiled
-def _sort_counted(values: Rows, shares: Rows) -> None:
-    """Put each column of ``values`` (t, WIDTH) in ascending order, and ``shares`` in the same one, by insertion."""
-    for last in range(1, len(values)):
-        for k in range(last, 0, -1):
-            for c in range(WIDTH):
-                lower, higher, before, after = values[k - 1, c], values[k, c], shares[k - 1, c], shares[k, c]
-                turned = lower > higher
-                values[k - 1, c], values[k, c] = (higher, lower) if turned else (lower, higher)
-                shares[k - 1, c], shares[k, c] = (after, before) if turned else (before, after)
+def _exchange_counted(lower: Rows, higher: Rows, of_lower: Rows, of_higher: Rows) -> None:
+    for c in range(WIDTH):
+        a, b, of_a, of_b = lower[c], higher[c], of_lower[c], of_higher[c]
+        turned = a > b
+        lower[c], higher[c] = np.fmin(a, b), np.fmax(a, b)
+        of_lower[c] = of_b if turned else of_a
+        of_higher[c] = of_a if turned else of_b
+
+
+@compiled
+def _add_counted(row: Rows, shares: Rows, below: Rows, low: Any, high: Any, sums: Rows) -> None:
+    """Add to ``sums`` as many of each value as have a place from ``low`` to below ``high``; ``below`` goes before."""
+    zero = row.dtype.type(0)
+    for c in range(WIDTH):
+        above = below[c] + shares[c]
+        inside = np.fmin(above, high) - np.fmax(below[c], low)
+        sums[c] += np.fmax(inside, zero) * (row[c] if inside > zero else zero)
+        below[c] = above
 
 
 @compiled
