@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test check fuzz soak hostile-node test-containers test-flower test-gpu lint types bench data clean
+.PHONY: certificates deploy-local setup demo test check fuzz soak hostile-node test-containers test-flower test-gpu lint types docs bench data clean
 
 setup: $(STAMP)
 
@@ -88,6 +88,16 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# The documents as a site, site/index.html, in an environment of its own.
+DOCS_VENV := .venv-docs
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(DOCS_VENV)/bin:$$PATH" $(DOCS_VENV)/bin/python -m mkdocs build
+
+$(DOCS_VENV)/.installed: docs/site/requirements.txt
+	@test -e $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes -r docs/site/requirements.txt
+	@touch $@
+
 bench: setup
 	$(BIN)/python -m benchmarks
 
@@ -104,4 +114,4 @@ deploy-local: setup
 	@$(BIN)/python -m deploy.local --nodes $(NODES) $(RUN)
 
 clean:
-	rm -rf $(VENV) .venv-flower-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS_VENV) site .venv-flower-* .mypy_cache .pytest_cache .ruff_cache .hypothesis

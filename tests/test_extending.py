@@ -1,6 +1,7 @@
 """What docs/extending.md says is true: its files and its command run as they stand there."""
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -45,6 +46,8 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("my_attack", "my_rule"):
         (tmp_path / f"{name}.py").write_text(code_after(f"`{name}.py`", "python"))
         monkeypatch.delitem(sys.modules, name, raising=False)
+    with (tmp_path / "my_attack.py").open("a") as file:
+        file.write(code_after("## A metric", "python"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
     for name in ("my_attack", "my_rule"):
@@ -70,11 +73,15 @@ def test_the_classes_of_the_page_run_by_the_command_of_the_page(plugins: Path, t
 
 
 def test_their_options_have_an_effect(plugins: Path, tmp_path: Path) -> None:
-    """An attacker that is no longer than others, and a rule that looks away, are another run."""
+    """An attacker that is no longer than others, and a rule that looks away, are another run; a metric is counted."""
     options = {**command_options(plugins), **QUICK, "output-dir": str(tmp_path / "runs")}
+    options |= {"attack": "my_attack:TurnedAndMeasured"}
     _, summary = simulate({**options, "plugin-options": "turned-strength=1 median-norm-factor=1e9"})
     assert summary["status"] == "completed"
     assert summary["detection"]["median-norm"]["recall"] == 0.0
+    # NDCG@5 counts a first place as 1, and the second to the fifth as 1 / log2(3) to 1 / log2(6).
+    first, others = summary["test"]["first@1"], summary["test"]["hr@5"] - summary["test"]["first@1"]
+    assert first + others / math.log2(6) <= summary["test"]["ndcg@5"] <= first + others / math.log2(3)
 
 
 def test_the_run_from_python_is_the_same_run(plugins: Path) -> None:

@@ -9,13 +9,14 @@ import platform
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 import safetensors.torch
 
 from protocol.requests import GlobalModel
 from server.outcome import RoundOutcome
+from server.results.files import RoundLine, RuleLine
 from server.results.storage import storing, write_atomically
 from server.results.tally import finite
 
@@ -101,22 +102,19 @@ def _opened(path: Path, size: int) -> TextIO:
     return path.open("a" if size else "w", encoding="utf-8")
 
 
-def round_line(outcome: RoundOutcome) -> dict[str, Any]:
-    """What there is to say of a round.
-
-    ``users``, ``malicious``: whose updates came in, and the attackers' among them; ``rules``: for each rule whom it
-    filtered, the score of each user that it saw (those of ``users`` whom no earlier rule filtered), and its
-    notes; ``bounded``: how many users' weights and values were lowered before;
-    ``attack``: the attacker's own numbers, as the simulated one tells them.
-    """
+def round_line(outcome: RoundOutcome) -> RoundLine:
+    """What there is to say of a round."""
     intake, within = outcome.intake, outcome.within
     came = intake.updates.users.numpy() if intake.updates is not None else np.empty(0, np.int64)
     rules = {
-        verdict.rule: {
-            "filtered": verdict.users[~verdict.kept].tolist(),
-            "scores": [finite(float(f"{score:.6g}")) for score in verdict.scores.tolist()],
-            **{name: finite(value) for name, value in verdict.notes.items()},
-        }
+        verdict.rule: cast(
+            RuleLine,
+            {
+                "filtered": verdict.users[~verdict.kept].tolist(),
+                "scores": [finite(float(f"{score:.6g}")) for score in verdict.scores.tolist()],
+                **{name: finite(value) for name, value in verdict.notes.items()},
+            },
+        )
         for verdict in outcome.verdicts
     }
     return {
