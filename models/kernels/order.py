@@ -7,6 +7,8 @@ on many coordinates at once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,61 @@ def middle_means(rows: Rows, total: int, low: int, high: int) -> Rows:
             for c in range(width):
                 means[i, start + c] = sums[c] / (high - low)
     return means
+
+
+@compiled
+def counted_middle_means(rows: Rows, counts: Rows, total: int, low: int, high: int) -> Rows:
+    """(m, d): ``middle_means`` where row k of item i stands for ``counts`` (m, t) equal ones; the rest are zeros."""
+    means = np.empty((len(rows), rows.shape[2]), rows.dtype)
+    for i in range(len(rows)):
+        _counted_middle(rows[i], counts[i], total, low, high, means[i])
+    return means
+
+
+@compiled
+def _counted_middle(rows: Rows, counts: Rows, total: int, low: int, high: int, means: Rows) -> None:
+    sent, dim = rows.shape
+    values, shares = np.empty((sent + 1, WIDTH), rows.dtype), np.empty((sent + 1, WIDTH), rows.dtype)
+    first, stop = rows.dtype.type(low), rows.dtype.type(high)
+    for start in range(0, dim, WIDTH):
+        width = min(WIDTH, dim - start)
+        # All that was not sent is one more row, of zeros.
+        values[:] = 0
+        shares[sent] = total - counts.sum()
+        for k in range(sent):
+            shares[k] = counts[k]
+            for c in range(width):
+                values[k, c] = rows[k, start + c]
+        # By insertion: of equal rows few are left.
+        for last in range(1, sent + 1):
+            for k in range(last, 0, -1):
+                _exchange_counted(values[k - 1], values[k], shares[k - 1], shares[k])
+        below, sums = np.zeros(WIDTH, rows.dtype), np.zeros(WIDTH, rows.dtype)
+        for k in range(sent + 1):
+            _add_counted(values[k], shares[k], below, first, stop, sums)
+        for c in range(width):
+            means[start + c] = sums[c] / (high - low)
+
+
+@compiled
+def _exchange_counted(lower: Rows, higher: Rows, of_lower: Rows, of_higher: Rows) -> None:
+    for c in range(WIDTH):
+        a, b, of_a, of_b = lower[c], higher[c], of_lower[c], of_higher[c]
+        turned = a > b
+        lower[c], higher[c] = np.fmin(a, b), np.fmax(a, b)
+        of_lower[c] = of_b if turned else of_a
+        of_higher[c] = of_a if turned else of_b
+
+
+@compiled
+def _add_counted(row: Rows, shares: Rows, below: Rows, low: Any, high: Any, sums: Rows) -> None:
+    """Add to ``sums`` as many of each value as have a place from ``low`` to below ``high``; ``below`` goes before."""
+    zero = row.dtype.type(0)
+    for c in range(WIDTH):
+        above = below[c] + shares[c]
+        inside = np.fmin(above, high) - np.fmax(below[c], low)
+        sums[c] += np.fmax(inside, zero) * (row[c] if inside > zero else zero)
+        below[c] = above
 
 
 @compiled

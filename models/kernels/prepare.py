@@ -75,6 +75,7 @@ def _distances() -> None:
 def _order() -> None:
     rows = np.zeros((1, 1), np.float32)
     order.middle_means(rows[None], 1, 0, 1)
+    order.counted_middle_means(rows[None], rows, 1, 0, 1)
     order.means_around_medians(rows[None], 1, 1)
     index = gram.rows_by_item(np.array([0, 1]), np.zeros(1, np.int64), 1)
     mixing.mix(*index, rows, rows, np.zeros((1, 1), np.int64), 0, 1, rows)

@@ -14,6 +14,7 @@ from protocol.updates import Gradient, Updates
 from settings.options import option, require
 from strategies.rule import AUTOMATIC, RuleOptions, ServerView, Verdict, Wrapper, assumed_attackers
 from strategies.sparse.item_columns import CELLS, Columns, item_columns
+from strategies.sparse.mixtures import Mixtures
 from strategies.sparse.side_by_side import side_by_side
 
 PARTIAL_SUMS = 8
@@ -30,6 +31,9 @@ def squared_distances(updates: Updates, common: Gradient | None = None) -> Tenso
     two users touched; no dense n × num_items × d tensor is ever made. Where two users' rows are so much alike that
     their distance would be the rounding errors of 32-bit floats, the matrix is of 64-bit ones.
     """
+    if isinstance(updates, Mixtures):
+        known = None if common is None else updates.distances
+        return updates.squared_distances(squared_distances(updates.sources, common) if known is None else known)
     n = len(updates)
     products, squares = _inner_products(updates, updates.rows.dtype)
     if updates.rows.dtype != torch.float64 and bool(alike(squares, products).any()):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from protocol.updates import Gradient, Updates
 from strategies.rule import Combiner, ServerView
-from strategies.sparse.order_statistics import coordinate_wise, middle_mean
+from strategies.sparse.order_statistics import coordinate_wise_middle
 
 
 class Median(Combiner):
@@ -20,5 +18,4 @@ class Median(Combiner):
 
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
         n = len(updates)
-        low, high = (n - 1) // 2, n // 2 + 1
-        return coordinate_wise(updates, server.model, partial(middle_mean, total=n, low=low, high=high), fewest=low + 1)
+        return coordinate_wise_middle(updates, server.model, (n - 1) // 2, n // 2 + 1)

@@ -12,9 +12,16 @@ from models import ITEM_ROWS
 from protocol.updates import Updates
 from settings.options import option
 from strategies.rule import Aggregate, RuleOptions, ServerView, Verdict, Wrapper
+from strategies.sparse.side_by_side import side_by_side
 
 SHARPNESS = 2.0
 """The t of the Gaussian potential exp(−t‖x − y‖²), as Wang and Isola (2020) take it for uniformity."""
+
+BLOCK = 128
+"""Popular items that are compared at once with …"""
+
+OTHERS = 2048
+"""… so many others: a megabyte of potentials, which stays in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,27 @@ def separation(table: Tensor, popular: Tensor) -> tuple[float, Tensor]:
         return 0.0, gradient
     norms = torch.linalg.vector_norm(table, dim=1, keepdim=True).clamp(min=torch.finfo(table.dtype).tiny)
     units = table / norms
-    # Of unit vectors −t‖x − y‖² = 2t(x · y − 1).
-    cosines = units[popular] @ units[others].T
-    potentials = torch.exp(2 * SHARPNESS * (cosines - 1))
-    total = potentials.sum()
-    slopes = 2 * SHARPNESS * potentials / total
-    gradient[popular] = slopes @ units[others]
-    gradient[others] = slopes.T @ units[popular]
+    heads = units[popular]
+
+    def against(block: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some others (b,) the sum of all potentials, and for each popular item that of x_n times the potential."""
+        tails = units[block]
+        of_tails, of_heads, sums = torch.zeros_like(tails), torch.empty_like(heads), []
+        for first in range(0, len(heads), BLOCK):
+            some = heads[first : first + BLOCK]
+            # Of unit vectors −t‖x − y‖² = 2t(x · y − 1).
+            potentials = (some @ tails.T).sub_(1).mul_(2 * SHARPNESS).exp_()
+            of_heads[first : first + BLOCK] = potentials @ tails
+            of_tails += potentials.T @ some
+            sums.append(potentials.sum().double())
+        gradient[block] = of_tails
+        return torch.stack(sums).sum(), of_heads
+
+    parts = side_by_side(against, torch.split(others.nonzero().flatten(), OTHERS))
+    total = torch.stack([part[0] for part in parts]).sum()
+    for _, of_heads in parts:
+        gradient[popular] += of_heads
+    gradient *= 2 * SHARPNESS / total
     # Along the row itself its direction does not change.
     gradient = (gradient - (gradient * units).sum(1, keepdim=True) * units) / norms
-    return float((total / potentials.numel()).log()), gradient
+    return float((total / (len(heads) * int(others.sum()))).log()), gradient

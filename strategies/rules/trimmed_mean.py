@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Self
 
 from protocol.updates import Gradient, Updates
 from settings.options import option, require
 from strategies.rule import AUTOMATIC, Combiner, RuleOptions, ServerView, assumed_attackers
-from strategies.sparse.order_statistics import coordinate_wise, middle_mean
+from strategies.sparse.order_statistics import coordinate_wise_middle
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,5 @@ class TrimmedMean(Combiner):
     options: TrimmedMeanOptions
 
     def combine(self, updates: Updates, server: ServerView) -> Gradient:
-        n = len(updates)
-        cut = self.options.num_cut(n)
-        centre = partial(middle_mean, total=n, low=cut, high=n - cut)
-        # Where no more than f users touched an item, all that is not zero is cut.
-        return coordinate_wise(updates, server.model, centre, fewest=cut + 1)
+        cut = self.options.num_cut(len(updates))
+        return coordinate_wise_middle(updates, server.model, cut, len(updates) - cut)

@@ -12,6 +12,7 @@ from torch import Tensor
 from protocol.updates import Gradient, Updates
 from strategies.server_model import ServerModel
 from strategies.sparse.item_columns import CELLS, Columns, item_columns
+from strategies.sparse.mixtures import Mixtures
 from strategies.sparse.side_by_side import side_by_side
 
 PARTIAL_SUMS = 8
@@ -26,6 +27,8 @@ def inner_products(updates: Updates, model: ServerModel | None = None) -> Tensor
 
     Two updates whose product overflows count as orthogonal, so that they are as far apart as they are long.
     """
+    if isinstance(updates, Mixtures):
+        return updates.weights @ inner_products(updates.sources, model) @ updates.weights.T
     n = len(updates)
     products = _row_products(updates)
     squares = products.new_zeros(n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,10 +16,15 @@ from protocol.updates import Gradient, Updates
 from strategies.server_model import ServerModel
 from strategies.sparse.item_columns import CELLS, Columns, item_columns
 from strategies.sparse.l2_share import with_whole_l2
+from strategies.sparse.mixtures import Mixtures
 from strategies.sparse.side_by_side import side_by_side
 
 Centre = Callable[[Tensor], Tensor]
 """From the rows (m, t, d) of t users to one row (m, d), each coordinate by itself."""
+
+
+FEW = 4
+"""Where at most one in so many mixtures is unlike all the others, the different ones are counted instead of written."""
 
 
 def ascending(values: Tensor) -> Tensor:
@@ -42,6 +48,21 @@ def middle_mean(rows: Tensor, total: int, low: int, high: int) -> Tensor:
     if has_kernels(rows):
         return torch.from_numpy(order.middle_means(rows.contiguous().numpy(), total, low, high))
     return order_sum(ordered_columns(rows), total, low, high) / (high - low)
+
+
+def counted_middle_mean(rows: Tensor, counts: Tensor, total: int, low: int, high: int) -> Tensor:
+    """(m, d): ``middle_mean`` where each of the rows (m, t, d) stands for ``counts`` (m, t) equal ones."""
+    counts = counts.to(rows.dtype)
+    if has_kernels(rows):
+        parts = (rows.contiguous().numpy(), counts.contiguous().numpy())
+        return torch.from_numpy(order.counted_middle_means(*parts, total, low, high))
+    # All that was not sent is one more row, of zeros.
+    counts = torch.cat([counts, total - counts.sum(1, keepdim=True)], 1)
+    ordered, places = functional.pad(rows, (0, 0, 0, 1)).sort(dim=1)
+    counts = counts.unsqueeze(2).expand_as(places).gather(1, places)
+    ends = counts.cumsum(1)
+    inside = (ends.clamp(max=high) - (ends - counts).clamp(min=low)).clamp(min=0)
+    return torch.where(inside > 0, inside * ordered, 0).sum(1) / (high - low)
 
 
 def order_sum(ordered: Tensor, total: int, low: int, high: int) -> Tensor:
@@ -79,6 +100,27 @@ def coordinate_wise(updates: Updates, model: ServerModel, centre: Centre, fewest
         items[columns.items] = centre(columns.rows())
 
     side_by_side(settle, item_columns(whole, fewest))
+    return Gradient(items, shared_centre(whole.shared, centre))
+
+
+def coordinate_wise_middle(updates: Updates, model: ServerModel, low: int, high: int) -> Gradient:
+    """One gradient, each coordinate the mean of the order statistics low, …, high−1 of all n users' values.
+
+    ``high`` = n − ``low``. Of mixtures of which a quarter or fewer differ, each different one is sorted once.
+    """
+    n = len(updates)
+    centre = partial(middle_mean, total=n, low=low, high=high)
+    whole = with_whole_l2(updates, model.common)
+    if not isinstance(whole, Mixtures) or FEW * len(whole.repeats) > n:
+        # Where no more than ``low`` users touched an item, all that is not zero is cut.
+        return coordinate_wise(whole, model, centre, fewest=low + 1)
+    distinct, repeats = whole.distinct, whole.repeats
+    items = distinct.rows.new_zeros(len(model.items), distinct.dim)
+
+    def settle(columns: Columns) -> None:
+        items[columns.items] = counted_middle_mean(columns.rows(), repeats[columns.owners], n, low, high)
+
+    side_by_side(settle, item_columns(distinct))
     return Gradient(items, shared_centre(whole.shared, centre))
 
 
