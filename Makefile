@@ -43,6 +43,8 @@ check: lint types
 # make test-flower FLOWER=1.42.0
 FLOWER ?= 1.42.0
 FLOWER_VENV := .venv-flower-$(FLOWER)
+# What numbers depend on stays as it is pinned; what Flower pulls in is that release's own affair.
+SAME := ray|numpy|numba|scipy|scikit-learn|safetensors
 FLOWER_TESTS := tests/protocol tests/strategies/test_flower_strategy.py tests/strategies/test_flower_rules.py \
 	tests/attacks/test_flower_mod.py tests/attacks/test_poisoning_mod.py tests/server/test_same_results.py \
 	tests/server/test_stopped.py tests/end_to_end/test_flwr_run.py tests/end_to_end/test_quickstart.py \
@@ -53,7 +55,8 @@ test-flower: $(FLOWER_VENV)/.installed
 # Without the project's own dependencies, which pin Flower.
 $(FLOWER_VENV)/.installed: constraints.txt
 	@test -e $(FLOWER_VENV)/bin/python || $(PYTHON) -m venv $(FLOWER_VENV)
-	$(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints.txt "flwr[simulation]==$(FLOWER)" pyarrow pytest hypothesis
+	$(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) "flwr[simulation]==$(FLOWER)" \
+		$$(grep -oE '^($(SAME))==[^ ;]+' constraints.txt) matplotlib plotly tensorboard pyarrow pytest hypothesis
 	$(FLOWER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(FLOWER_VENV)/bin/python -m deploy.environment
 	@touch $@

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from pathlib import Path
 
 from experiments.papers import poisoning
-from experiments.runner.choices import add_grid_options, at_least_one, option_of, place_of, plan_of
+from experiments.runner.choices import add_grid_options, add_place_options, at_least_one, option_of, place_of, plan_of
 from experiments.runner.grid import Grid
 from experiments.runner.own_grid import names
+from robust_fedrec.command import reader_left
 from settings.options import OptionError
 
 GRID_COMMANDS = {
@@ -39,13 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do what it says; returns the exit status."""
     try:
         asked = parser().parse_args(arguments)
-        return int(asked.run(asked))
+        status = int(asked.run(asked))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("\rInterrupted: every process is ended; what was completed is kept.", file=sys.stderr)
         return 130
     except OptionError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        return reader_left()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,6 +87,13 @@ def parser() -> argparse.ArgumentParser:
         )
     own.add_argument("--fraction", type=float, default=0.01, help="share of malicious users (0.01)")
     own.set_defaults(run=_grid, command="grid")
+    about = "all of the evidence, or as much as fits into some hours: the most important runs first"
+    everything = commands.add_parser("reproduce", help=about, description=about)
+    everything.add_argument(
+        "--budget", type=_hours, default=math.inf, metavar="HOURS", help="begin no run that ends later"
+    )
+    add_place_options(everything)
+    everything.set_defaults(run=_reproduce, extra=[])
     power = commands.add_parser("power", help="how many seeds a table needs for intervals of a given width")
     power.add_argument("command", metavar="TABLE", choices=[name for name in GRID_COMMANDS if name != "all"])
     add_grid_options(power)
@@ -132,6 +145,20 @@ def _grid(asked: argparse.Namespace) -> int:
         return 0
     output = asked.output or place.runs / "results"
     return make(grids, place, output.absolute(), Console(), run=not asked.no_run)
+
+
+def _reproduce(asked: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from experiments.papers.reproduction import PARTS, cells_of, reproduce
+    from experiments.runner.completion import listing
+
+    place = place_of(asked)
+    if asked.dry_run:
+        print(listing(cells_of(PARTS), place))
+        return 0
+    output = asked.output or place.runs / "results"
+    return reproduce(PARTS, place, output.absolute(), Console(), asked.budget, run=not asked.no_run)
 
 
 def _grids(asked: argparse.Namespace) -> list[Grid]:
@@ -206,6 +233,16 @@ def _report(asked: argparse.Namespace) -> int:
 
     print(f"Written: {write_report(asked.directories, asked.output)}")
     return 0
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = -1.0
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of hours above 0.")
+    return hours
 
 
 def _as_interrupt(number: int, frame: object) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metrics.metric import Metric
 from metrics.ranked import Ranked
-from metrics.ranking import CUTOFFS
+from metrics.ranking import CUTOFFS, ranking_metrics
 
 
 class TargetRanking(Metric):
@@ -61,10 +61,8 @@ def _of_one(histogram: Sequence[int]) -> dict[str, float]:
     users = sum(histogram)
     if not users:
         return {}
-    values = {"target-rank": sum(rank * count for rank, count in enumerate(histogram, start=1)) / users}
-    for cutoff in CUTOFFS:
-        top = histogram[:cutoff]
-        gain = math.fsum(count / math.log2(rank + 1) for rank, count in enumerate(top, start=1))
-        values[f"er@{cutoff}"] = sum(top) / users
-        values[f"target-ndcg@{cutoff}"] = gain / users
-    return values
+    found = {"target-rank": sum(rank * count for rank, count in enumerate(histogram, start=1)) / users}
+    # A target ranks as the one held-out item does: hr@k is the share of users who have it among their first k.
+    for name, value in ranking_metrics(histogram).items():
+        found[name.replace("hr@", "er@").replace("ndcg@", "target-ndcg@")] = value or 0.0
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.kernels import adam as kernels
 from models.kernels.adam import BETA1, BETA2, EPSILON, IDLE_ROUNDS, SMALL_ROOT
-from models.kernels.bounds import require_items
+from models.kernels.bounds import has_kernels, require_items
 
 VALUES_AT_ONCE = 1 << 17
 """Values whose temporaries stay in a core's cache: half a megabyte."""
@@ -43,7 +43,7 @@ def step(
     for other in (gradient, moments.first, moments.second):
         if other.shape != parameter.shape:
             raise ValueError(f"A tensor of shape {tuple(other.shape)} cannot step one of {tuple(parameter.shape)}.")
-    if _has_kernels(parameter):
+    if has_kernels(parameter):
         before = [_flat(part) for part in (parameter, gradient.to(parameter.dtype), moments.first, moments.second)]
         theta, by_theta, m, v = before
         kernels.step(theta, by_theta, m, v, count, rate, decay, _flat(stepped), _flat(first), _flat(second))
@@ -67,7 +67,7 @@ def preview(
 
     A row may stand in ``rows`` several times. Raises ``IndexError`` for a row that is not there.
     """
-    if not _has_kernels(parameter):
+    if not has_kernels(parameter):
         own = Moments(moments.first.index_select(0, rows), moments.second.index_select(0, rows))
         return step(parameter.index_select(0, rows), gradients, own, count, rate, decay)[0]
     where, stepped = rows.contiguous().numpy(), torch.empty(gradients.shape, dtype=parameter.dtype)
@@ -76,10 +76,6 @@ def preview(
     theta, by_theta, m, v = before
     kernels.preview(theta, by_theta, m, v, where, count, rate, decay, stepped.numpy())
     return stepped
-
-
-def _has_kernels(values: Tensor) -> bool:
-    return values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
 
 
 def _flat(values: Tensor) -> NDArray[Any]:
@@ -95,7 +91,7 @@ def idle(parameter: Tensor, moments: Moments, last: Tensor, until: int, rate: fl
     its simulated user table with one dense Adam; this sums the same steps where the rows live. Each value
     depends on its own row alone, to the bit.
     """
-    if _has_kernels(parameter):
+    if has_kernels(parameter):
         before = [part.contiguous().numpy() for part in (parameter, moments.first, moments.second, last)]
         after = [torch.empty(parameter.shape, dtype=parameter.dtype) for _ in range(3)]
         values, first_before, second_before, since = before

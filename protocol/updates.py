@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.kernels import sparse_sums
-from models.kernels.bounds import require_items, require_splits
+from models.kernels.bounds import has_kernels, require_items, require_splits
 
 BLOCK = 4096
 """Rows that are looked at together: a megabyte of them at a width of 64."""
@@ -179,8 +179,8 @@ class Updates:
         """Whether the compiled loops of ``models.kernels`` take these rows; torch sums all others."""
         return has_kernels(self.rows)
 
-    def arrays(self, kind: torch.dtype | None = None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Offsets, items and rows, these as numbers of ``kind``, as the kernels take them.
+    def arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Offsets, items and rows, as the kernels take them.
 
         Raises ``ValueError`` for offsets that do not divide the rows among the users.
         """
@@ -188,15 +188,10 @@ class Updates:
         if len(self.items) != len(self.rows):
             raise ValueError(f"{len(self.items)} items for {len(self.rows)} rows.")
         require_splits(row_splits, len(self), len(self.rows))
-        return row_splits, _array(self.items), _array(self.rows.to(kind or self.rows.dtype))
+        return row_splits, _array(self.items), _array(self.rows)
 
     def _sum_rows(self, values: Tensor) -> Tensor:
         return values.new_zeros(len(self)).index_add_(0, self.row_owner, values)
-
-
-def has_kernels(rows: Tensor) -> bool:
-    """Whether compiled loops take these numbers: 32-bit or 64-bit ones of the CPU."""
-    return rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64)
 
 
 def _array(values: Tensor) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from robust_fedrec import put_project_first
@@ -39,8 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     put_project_first()
     module = importlib.import_module(COMMANDS[name][0])
-    status = module.main([name, *rest] if name in WITH_NAME else rest)
+    try:
+        status = module.main([name, *rest] if name in WITH_NAME else rest)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return reader_left()
     return int(status or 0)
+
+
+def reader_left() -> int:
+    """What a program does whose output nobody reads any more (``… | head``): it ends, with this exit status."""
+    # Python flushes once more when it exits, which must not fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _help() -> str:

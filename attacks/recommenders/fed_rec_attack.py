@@ -14,8 +14,9 @@ from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.recommenders.fitted_users import fitted_users
+from attacks.recommenders.promotion import own_updates
 from attacks.view import AttackerView
-from protocol.updates import Updates, make_updates, splits_of
+from protocol.updates import Updates
 from settings.options import option
 
 
@@ -53,14 +54,7 @@ class FedRecAttack(Attack):
             remains[items] -= uploaded
             touched.append(items)
             rows.append(uploaded)
-        return make_updates(
-            users=view.honest.users,
-            num_examples=view.honest.num_examples,
-            row_splits=splits_of(torch.tensor([len(items) for items in touched])),
-            items=torch.cat(touched),
-            rows=torch.cat(rows),
-            shared=torch.zeros_like(view.honest.shared),
-        )
+        return own_updates(view, touched, rows, torch.zeros_like(view.honest.shared))
 
     def _gradient(self, view: AttackerView) -> Tensor:
         known = self._public_users(view)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from attacks.view import AttackerView
-from protocol.updates import Updates, make_updates
+from protocol.updates import Updates, make_updates, splits_of
 
 
 def promotion_gradient(view: AttackerView, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,11 +23,19 @@ def promotion_gradient(view: AttackerView, vectors: Tensor) -> tuple[Tensor, Ten
 def promoting_updates(view: AttackerView, rows: Tensor, shared: Tensor) -> Updates:
     """The same upload of all selected users: the targets' ``rows`` (t, d), and ``shared`` (p,)."""
     count, targets = len(view.selected), torch.tensor(view.request.targets)
+    return own_updates(view, [targets] * count, [rows] * count, shared.expand(count, -1).clone())
+
+
+def own_updates(view: AttackerView, items: list[Tensor], rows: list[Tensor], shared: Tensor) -> Updates:
+    """Each selected user uploads its own: ``items`` (r,), ascending, ``rows`` (r, d), and a row of ``shared`` (n, p).
+
+    Users and ``num_examples`` are those of the honest updates.
+    """
     return make_updates(
         users=view.honest.users,
         num_examples=view.honest.num_examples,
-        row_splits=torch.arange(count + 1) * len(targets),
-        items=targets.repeat(count),
-        rows=rows.repeat(count, 1),
-        shared=shared.expand(count, -1).clone(),
+        row_splits=splits_of(torch.tensor([len(touched) for touched in items])),
+        items=torch.cat(items),
+        rows=torch.cat(rows),
+        shared=shared,
     )

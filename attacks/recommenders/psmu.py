@@ -10,8 +10,9 @@ from torch.nn.functional import logsigmoid
 
 from attacks.attack import Attack
 from attacks.recommenders.fitted_users import fitted_users
+from attacks.recommenders.promotion import own_updates
 from attacks.view import AttackerView
-from protocol.updates import Updates, make_updates, splits_of
+from protocol.updates import Updates
 from settings.options import option
 
 
@@ -59,11 +60,4 @@ class Psmu(Attack):
             touched.append(items)
             rows.append(by_table[items])
             of_shared.append(torch.zeros_like(shared) if by_shared is None else by_shared)
-        return make_updates(
-            users=view.honest.users,
-            num_examples=view.honest.num_examples,
-            row_splits=splits_of(torch.tensor([len(items) for items in touched])),
-            items=torch.cat(touched),
-            rows=torch.cat(rows),
-            shared=torch.stack(of_shared),
-        )
+        return own_updates(view, touched, rows, torch.stack(of_shared))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -32,10 +32,9 @@ AssumedRule = Literal[
     "nnm+geometric-median",
 ]
 
-SEARCHED = (
-    "none; or search the factor, up to 100, against mean, median, trimmed-mean, krum, multi-krum, geometric-median, "
-    "nnm+median, nnm+trimmed-mean, nnm+krum, nnm+multi-krum or nnm+geometric-median"
-)
+_NONE, *_SOME, _LAST = get_args(AssumedRule)
+
+SEARCHED = f"none; or search the factor, up to 100, against {', '.join(_SOME)} or {_LAST}"
 """What the option ``assumed_rule`` of an attack means."""
 
 MOST_COORDINATES = 20_000

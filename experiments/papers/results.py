@@ -33,13 +33,18 @@ def make(grids: Sequence[Grid], place: Place, output: Path, console: Console, ru
     cells = in_order(grids)
     completion = complete(cells, place, console) if run else survey(cells, place.runs)
     for grid in grids:
-        made = sheet_of(grid, completion, place.runs)
-        paths = [*write(made, output, grid.name), *draw(grid, completion, place.runs, output)]
-        console.print("\n" + made.markdown(), markup=False, highlight=False, soft_wrap=True)
+        paths = write_grid(grid, completion, place.runs, output)
+        console.print("\n" + paths[0].read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
         console.print("Written: " + ", ".join(map(str, paths)), markup=False, highlight=False, soft_wrap=True)
     for cell, problem in completion.problems.items():
         console.print(f"{cell.name}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     return 1 if completion.problems else 0
+
+
+def write_grid(grid: Grid, completion: Completion, runs: Path, output: Path) -> list[Path]:
+    """The files of a grid, its table as Markdown first; returns their paths."""
+    made = sheet_of(grid, completion, runs)
+    return [*write(made, output, grid.name), *draw(grid, completion, runs, output)]
 
 
 def in_order(grids: Sequence[Grid]) -> list[Cell]:

@@ -64,11 +64,6 @@ def add_grid_options(parser: argparse.ArgumentParser, task: str = "recommendatio
             metavar="NAME",
             help=f"one more {kind} than the paper's: a name as in the option {kind}, or module:Class of your own",
         )
-    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (as cores and memory allow)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run directories (runs)")
-    parser.add_argument("--output", type=Path, help="folder for tables and figures (RUNS/results)")
-    parser.add_argument("--data-dir", default="", help="where data sets are kept")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="of each run (local)")
     parser.add_argument(
         "--set",
         action="append",
@@ -78,6 +73,16 @@ def add_grid_options(parser: argparse.ArgumentParser, task: str = "recommendatio
         dest="extra",
         help="an option of pyproject.toml for all runs; with one that changes numbers the paper's are left out",
     )
+    add_place_options(parser)
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Where runs are kept, how they are made, and whether any is."""
+    parser.add_argument("--jobs", type=int, default=0, help="runs at a time (as cores and memory allow)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run directories (runs)")
+    parser.add_argument("--output", type=Path, help="folder for tables and figures (RUNS/results)")
+    parser.add_argument("--data-dir", default="", help="where data sets are kept")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="of each run (local)")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and the time they should take")
     parser.add_argument("--no-run", action="store_true", help="write what there is, run nothing")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +45,11 @@ def survey(cells: Sequence[Cell], runs: Path) -> Completion:
     return Completion(summaries, problems)
 
 
-def complete(cells: Sequence[Cell], place: Place, console: Console) -> Completion:
-    """Run what is missing, ``place.jobs`` cells at a time, in the grid's order."""
+def complete(cells: Sequence[Cell], place: Place, console: Console, seconds: float = math.inf) -> Completion:
+    """Run what is missing, ``place.jobs`` cells at a time, in the grid's order.
+
+    A run that should not end within so many ``seconds`` from now is not begun.
+    """
     found = survey(cells, place.runs)
     missing = [cell for cell in cells if cell not in found.summaries and cell not in found.problems]
     if not missing:
@@ -52,6 +57,7 @@ def complete(cells: Sequence[Cell], place: Place, console: Console) -> Completio
     seen = measured(place.runs)
     expected = {cell: expected_seconds(cell, seen) for cell in missing}
     total = sum(expected.values()) / max(1, min(place.jobs, len(missing)))
+    deadline = time.monotonic() + seconds
     console.print(
         f"{len(missing)} of {len(cells)} runs are missing; {place.jobs} at a time, about {clock(total)}. "
         f"Run directories: {place.runs}",
@@ -59,7 +65,14 @@ def complete(cells: Sequence[Cell], place: Place, console: Console) -> Completio
         soft_wrap=True,
     )
     with GridProgress(missing, expected, place.jobs, console) as progress:
-        failed = run_cells(missing, place.runs, place.jobs, progress, place.where)
+        failed = run_cells(
+            missing,
+            place.runs,
+            place.jobs,
+            progress,
+            place.where,
+            fits=lambda cell: time.monotonic() + expected[cell] <= deadline,
+        )
     after = survey(cells, place.runs)
     return Completion(after.summaries, {**after.problems, **failed})
 

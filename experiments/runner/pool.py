@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,12 +51,18 @@ class _Running:
 
 
 def run_cells(
-    cells: Sequence[Cell], runs: Path, jobs: int, watcher: Watcher, where: Mapping[str, Scalar] | None = None
+    cells: Sequence[Cell],
+    runs: Path,
+    jobs: int,
+    watcher: Watcher,
+    where: Mapping[str, Scalar] | None = None,
+    fits: Callable[[Cell], bool] = lambda cell: True,
 ) -> dict[Cell, str]:
     """Run the cells, ``jobs`` at a time; returns those that failed, each with its problem.
 
-    ``where``: options for all of them that change no numbers (engine, data-dir). When this is left, by an
-    exception too, no process of its making lives. A cell that is complete already is not run again.
+    ``where``: options for all of them that change no numbers (engine, data-dir). A cell that does not fit any more when
+    its turn comes is left out. When this is left, by an exception too, no process of its making lives. A cell that is
+    complete already is not run again.
     """
     waiting, running = deque(cells), list[_Running]()
     problems: dict[Cell, str] = {}
@@ -64,9 +70,13 @@ def run_cells(
     try:
         while waiting or running:
             while waiting and len(running) < jobs and not_before.get(waiting[0], 0.0) <= time.monotonic():
-                begun = _start(waiting.popleft(), runs, {**ALONE, **(where or {})})
-                running.append(begun)
-                watcher.began(begun.cell)
+                cell = waiting.popleft()
+                if not fits(cell):
+                    continue
+                running.append(_start(cell, runs, {**ALONE, **(where or {})}))
+                watcher.began(cell)
+            if not running and not waiting:
+                break
             time.sleep(LOOK_EVERY)
             for one in list(running):
                 one.follower.look()

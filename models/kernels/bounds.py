@@ -1,11 +1,18 @@
-"""What must hold of offsets and item indexes before a kernel reads by them: compiled code does not look again."""
+"""What must hold of numbers, offsets and item indexes before a kernel reads them: compiled code does not look again."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Ints = NDArray[np.int64]
+
+
+def has_kernels(values: Tensor) -> bool:
+    """Whether the compiled loops take these numbers: 32-bit or 64-bit ones of the CPU."""
+    return values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
 
 
 def require_items(items: Ints, num_items: int) -> None:

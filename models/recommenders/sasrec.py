@@ -157,8 +157,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     depend on the batch, so that with a mask the weights are written out.
     """
     if mask is None:
-        fused: Tensor = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        return fused
+        # As one head of four dimensions: of fewer torch takes the written-out way, which takes 2.7 times as long.
+        q, k, v = (part.unsqueeze(-3) for part in (queries, keys, values))
+        fused: Tensor = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return fused.squeeze(-3)
     width = queries.shape[-2]
     future = torch.ones(width, width, dtype=torch.bool, device=queries.device).triu_(1)
     logits = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)

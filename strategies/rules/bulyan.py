@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.kernels import order
-from protocol.updates import Gradient, Updates, has_kernels
+from models.kernels.bounds import has_kernels
+from protocol.updates import Gradient, Updates
 from settings.options import option, require
 from strategies.rule import AUTOMATIC, Aggregate, Combiner, RuleOptions, ServerView, Verdict, assumed_attackers
 from strategies.rules.krum import krum_scores, squared_distances

@@ -61,11 +61,12 @@ def _inner_products(updates: Updates, kind: torch.dtype) -> tuple[Tensor, Tensor
 
     Both are float64; each row's inner products and length are computed in ``kind``.
     """
-    n = len(updates)
-    squares = (updates if kind == updates.rows.dtype else replace(updates, rows=updates.rows.to(kind))).extent[1]
-    squares = squares.double().clone()
-    if updates.has_kernels:
-        splits, items, rows = updates.arrays(kind)
+    n, compiled = len(updates), updates.has_kernels
+    if kind != updates.rows.dtype:
+        updates = replace(updates, rows=updates.rows.to(kind))
+    squares = updates.extent[1].double().clone()
+    if compiled:
+        splits, items, rows = updates.arrays()
         num_items = int(items.max(initial=-1)) + 1
         require_items(items, num_items)
         index = rows_by_item(splits, items, num_items)
@@ -80,7 +81,7 @@ def _inner_products(updates: Updates, kind: torch.dtype) -> tuple[Tensor, Tensor
         total = updates.rows.new_zeros(n * n, dtype=torch.float64)
         for columns in blocks:
             pairs = columns.owners.unsqueeze(2) * n + columns.owners.unsqueeze(1)
-            rows = columns.rows().to(kind)
+            rows = columns.rows()
             inner = torch.bmm(rows, rows.transpose(1, 2))
             total.scatter_add_(0, pairs.flatten(), inner.flatten().double())
         return total

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.kernels import order
-from protocol.updates import Gradient, Updates, has_kernels
+from models.kernels.bounds import has_kernels
+from protocol.updates import Gradient, Updates
 from strategies.server_model import ServerModel
 from strategies.sparse.item_columns import CELLS, Columns, item_columns
 from strategies.sparse.l2_share import with_whole_l2

@@ -169,3 +169,20 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
         (True, False),
         (False, True),
     ]
+
+
+@pytest.mark.parametrize("command", [["robust_fedrec", "list", "options"], ["experiments", "table1", "--dry-run"]])
+def test_a_reader_that_leaves_ends_a_command_without_a_stack_trace(command: list[str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
