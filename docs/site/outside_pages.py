@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -19,6 +20,7 @@ PAGES = {"README.md": "overview.md", "CONTRIBUTING.md": "contributing.md", "CHAN
 """By their path in the repository: where they stand in the site."""
 
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
+HREF = re.compile(r'href="([^":#]+\.(?:md|ipynb))(?=["#])')
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -36,6 +38,22 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     here = page.file.src_uri
     folder = posixpath.dirname(here)
     return LINK.sub(lambda found: posixpath.relpath(_in_site(_target(here, found[1])), folder), markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let a notebook's links lead to pages of the site, which is done for Markdown alone.
+
+    Raises ``PluginError`` for one that leads nowhere.
+    """
+
+    def found(link: re.Match[str]) -> str:
+        target = files.get_file_from_path(posixpath.normpath(posixpath.join(posixpath.dirname(here), link[1])))
+        if target is None:
+            raise PluginError(f"{here} has a link to {link[1]}, which is not there.")
+        return f'href="{target.url_relative_to(page.file)}'
+
+    here = page.file.src_uri
+    return HREF.sub(found, html) if here.endswith(".ipynb") else html
 
 
 def _sources(page: File) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How a run shows itself: one live line on a terminal, a line now and then in a log."""
+"""How a run shows itself: one live line on a terminal or in a notebook, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Progress(Observer):
         self._started = time.monotonic()
         self._shown = self._started
         self._metrics = list[str]()
-        self._live = sys.stderr.isatty()
+        on_terminal = sys.stderr.isatty()
+        self._live = on_terminal or "ipykernel" in sys.modules
+        # Notebooks know no codes of terminals.
+        self._erase = "\r\x1b[K" if on_terminal else f"\r{' ' * (_columns() - 1)}\r"
 
     def round(self, before: ServerModel, outcome: RoundOutcome, line: Mapping[str, Any]) -> None:
         """Show now and then that a round is done."""
@@ -58,7 +61,7 @@ class Progress(Observer):
         parts = [f"round {server_round}/{self._num_rounds}", f"{rate:.1f}/s", f"{clock(left)} left", *self._metrics]
         text = fitted(parts, _columns() - 1 if self._live else WIDTH_OF_LOG)
         if self._live:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            print(f"{self._erase}{text}", end="", file=sys.stderr, flush=True)
         else:
             log(INFO, text)
 

@@ -9,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from flwr.cli.app_cmd.publish import _validate_files
+from flwr.cli.config_utils import load_and_validate
+from flwr.cli.utils import filter_paths_for_publish, validate_project_name
 
 from protocol.fingerprint import ROOMS, fingerprint_of
 from server.simulation import PROJECT
@@ -51,6 +54,20 @@ def test_a_run_from_the_bundle_uses_nothing_that_is_not_in_it(bundle: Path, tmp_
     # project's own name, of which a run takes nothing but the check where its packages come from.
     assert {path.parts[0] for path in in_bundle} == {*ROOMS, "server", "robust_fedrec"}
     assert [path.name for path in in_bundle if path.parts[0] == "robust_fedrec"] == ["__init__.py"]
+
+
+def test_flower_hub_takes_the_project_as_it_is(bundle: Path) -> None:
+    """What ``flwr app publish`` checks before it sends anything; ``flwr build`` has checked the bundle's form."""
+    config, warnings = load_and_validate(PROJECT / "pyproject.toml", check_module=False)
+    assert (warnings, config["tool"]["flwr"]["app"]["fab-format-version"]) == ([], 1)
+    assert (bundle / "LICENSE").read_text() == (PROJECT / "LICENSE").read_text()
+    validate_project_name(config["project"]["name"], "name")
+    assert len(config["project"]["description"]) <= 200
+    tops = [top for top in PROJECT.iterdir() if not top.name.startswith(".") and top.name != "site"]
+    found = [path for top in tops for path in (top, *top.rglob("*.*")) if path.is_file()]
+    published = filter_paths_for_publish({str(path.relative_to(PROJECT)): path for path in found})
+    assert "server/app.py" in published
+    _validate_files([PROJECT / path for path in published])
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -116,7 +116,7 @@ def test_a_wheel_holds_every_package_of_the_program() -> None:
     packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert all(target == f"robust_fedrec/packages/{source}" for source, target in packed.items())
     bundled = {pattern.removesuffix("/**/*.py") for pattern in project["tool"]["flwr"]["app"]["fab-include"]}
-    own = {"robust_fedrec/__init__.py"}
+    own = {"LICENSE", "robust_fedrec/__init__.py"}
     assert bundled - own == set(packed) - {"pyproject.toml", "deploy", "experiments"}
 
 
