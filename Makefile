@@ -10,7 +10,7 @@ TORCH := torch==2.13.0
 # Flower reports usage unless it is told not to.
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: certificates deploy-local setup demo test check fuzz soak hostile-node test-containers test-flower test-gpu lint types docs bench data clean
+.PHONY: certificates deploy-local setup demo test check coverage fuzz soak hostile-node test-containers test-flower test-gpu lint types docs bench data clean
 
 setup: $(STAMP)
 
@@ -34,10 +34,15 @@ JOBS ?= 2
 test: setup
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
+FAST := tests/attacks tests/data tests/metrics tests/models tests/protocol tests/settings tests/strategies
 # Before a commit: lint, types, and the tests that start no federation.
 check: lint types
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
-		tests/attacks tests/data tests/metrics tests/models tests/protocol tests/settings tests/strategies
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(FAST)
+
+# The lines that those tests run, by file. What runs compiled, in an actor or in a node's process is not counted.
+coverage: setup
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered \
+		$(or $(TESTS),$(FAST))
 
 # The tests that a release of Flower can break, on another one than the pinned, in an environment of its own:
 # make test-flower FLOWER=1.42.0
@@ -114,4 +119,4 @@ deploy-local: setup
 	@$(BIN)/python -m deploy.local --nodes $(NODES) $(RUN)
 
 clean:
-	rm -rf $(VENV) $(DOCS_VENV) site .venv-flower-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS_VENV) site .venv-flower-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
