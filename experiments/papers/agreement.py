@@ -37,12 +37,12 @@ def judged(line: Line) -> str | None:
 
 
 def compared(grids: Sequence[Grid], completion: Completion) -> list[tuple[Grid, Line]]:
-    """The lines of HR@5 that have a change of ours and one of the paper; each set of runs once."""
+    """The lines of HR@5 that have a change of ours and one of the paper; each experiment once, by its first seed."""
     seen, found = set(), list[tuple[Grid, Line]]()
     for grid in grids:
         hit_ratios = [line for line in lines_of(grid, completion) if line.metric == "hr@5"]
         for entry, line in zip(grid.entries, hit_ratios, strict=True):
-            pair = (entry.cells, None if entry.baseline is None else grid.entries[entry.baseline].cells)
+            pair = (entry.cells[0], None if entry.baseline is None else grid.entries[entry.baseline].cells[0])
             if judged(line) is not None and pair not in seen:
                 seen.add(pair)
                 found.append((grid, line))

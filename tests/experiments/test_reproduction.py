@@ -38,13 +38,15 @@ def test_a_change_agrees_only_where_its_whole_interval_is_near_the_papers(ours, 
     assert judged(replace(line, change=Interval(ours, half, 2), printed_change=paper)) == expected
 
 
-def test_a_run_that_two_tables_share_is_compared_once():
-    grids = [GRIDS[name](Plan(seeds=(0, 1))) for name in ("table1", "table4")]
+@pytest.mark.parametrize("seeds_of_the_other", [(0, 1), (0, 1, 2)])
+def test_a_run_that_two_tables_share_is_compared_once(seeds_of_the_other):
+    seeds = {"table1": (0, 1), "table4": seeds_of_the_other}
+    grids = [GRIDS[name](Plan(seeds=seeds[name])) for name in seeds]
     cells = {entry.labels: entry.cells for grid in grids for entry in grid.entries}
     summaries = {cell: _summary(0.04) for cell in cells["no attack",]}
     summaries |= {cell: _summary(0.03) for cell in cells["ClusterAttack",]}
     completion = Completion(summaries, {})
-    assert set(cells["ClusterAttack",]) == set(cells["ClusterAttack", "1 %"])
+    assert set(cells["ClusterAttack",]) <= set(cells["ClusterAttack", "1 %"])
     assert [line.labels for _, line in compared(grids, completion)] == [("ClusterAttack",)]
     (record,) = agreement_sheet(grids, completion).records
     assert record["change"] == pytest.approx(-0.25)
