@@ -79,6 +79,8 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _close_idle() -> None:
-    idle = [key for key, (connection, _) in _open.items() if key[0] == os.getpid() and not connection.in_transaction]
-    for key in idle[: max(0, len(_open) - MOST_OPEN)]:
+    """Close this process's oldest where it has too many, but neither one in use nor the one just opened."""
+    own = [key for key in _open if key[0] == os.getpid()]
+    idle = [key for key in own[:-1] if not _open[key][0].in_transaction]
+    for key in idle[: max(0, len(own) - MOST_OPEN)]:
         _open.pop(key)[0].close()
