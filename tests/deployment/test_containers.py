@@ -359,15 +359,13 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         yield containers
 
 
-def test_a_run_goes_through_the_services_as_they_are_written(containers: Containers) -> None:
+def test_a_run_goes_through_the_services_as_they_are_written_and_shows_which_has_ended(containers: Containers) -> None:
     submitted = containers.run("submit")
     path = containers.folder / "runs" / "run" / "summary.json"
     assert path.exists(), submitted.stdout + submitted.stderr
     assert json.loads(path.read_text())["status"] == "completed"
     assert any((containers.folder / "state" / "benign-0").iterdir())
-
-
-def test_a_service_that_has_ended_is_not_healthy(containers: Containers) -> None:
+    # A service that has ended is not healthy. No run could follow this one.
     assert containers.healthy("attacker-0")
     containers.processes.stop("attacker-0")
     assert not containers.healthy("attacker-0")
